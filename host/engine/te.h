@@ -1,0 +1,316 @@
+/* te.h - public interface of ternio's training engine: tensors, a tape with reverse-mode
+ * differentiation, operations, optimisers. Plain C11, no dependency but libm, no global state.
+ * Compile `engine.c` (one translation unit) next to a program that includes this header.
+ *
+ * Python reads the part between the cdef marks and puts `typedef float te_float;` before it. */
+#ifndef TE_H
+#define TE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* TE_DOUBLE builds everything in double precision, for checking gradients. */
+#ifdef TE_DOUBLE
+typedef double te_float;
+#else
+typedef float te_float;
+#endif
+
+/* cdef-begin */
+
+/* ---- Conventions -----------------------------------------------------------------------------
+ *
+ * A context owns the tape, the generator, the memory pool and the text of the last error; use one
+ * context per thread. Memory of tensors is counted: a tensor that is retained stays valid after
+ * te_tape_reset() and even after te_ctx_free().
+ *
+ * Who owns what:
+ *   te_zeros, te_from_data      return one reference that the caller releases;
+ *   operations (te_linear, ...) return a tensor that belongs to the context until te_tape_reset()
+ *                               (te_retain it to keep it longer). After te_set_own_results(ctx, 1)
+ *                               the caller gets one reference instead and must release it.
+ *
+ * Failure: an operation returns NULL, other functions a status. te_last_error() then says in one
+ * line which operation failed and which shapes or values did not fit. Operations accept NULL
+ * inputs and pass the failure on, so that a chain of operations needs one check, at its end; the
+ * text of the first failure is kept until te_clear_error() or te_tape_reset().
+ *
+ * Shapes: row-major, `[batch, time, width]` where an operation knows about time, `[..., width]`
+ * where it works on the last dimension. A scalar has no dimensions. Indices and labels are int32.
+ */
+
+typedef struct te_ctx te_ctx;
+typedef struct te_tensor te_tensor;
+typedef struct te_optim te_optim;
+
+typedef enum {
+    TE_OK = 0,
+    TE_ERR_MEMORY = 1, /* an allocation failed */
+    TE_ERR_SHAPE = 2,  /* dimensions do not fit */
+    TE_ERR_TYPE = 3,   /* float expected, int32 given, or the reverse */
+    TE_ERR_VALUE = 4,  /* a parameter or index is out of range */
+    TE_ERR_STATE = 5   /* not allowed now, e.g. backward without a recorded forward */
+} te_status;
+
+typedef enum { TE_DTYPE_FLOAT = 0, TE_DTYPE_INT32 = 1 } te_dtype;
+
+enum { TE_MAX_DIMS = 8, TE_MAX_INPUTS = 8, TE_MAX_INTS = 16, TE_MAX_FLOATS = 4 };
+
+/* Operations as they stand on the tape. Numbers never change; new ones are appended.
+ * `in`, `int` and `float` list what te_node_input, te_node_int and te_node_float return. */
+typedef enum {
+    TE_OP_NONE = 0,
+    TE_OP_LINEAR = 1,        /* in x, w[, b] */
+    TE_OP_BITLINEAR = 2,     /* in x, w */
+    TE_OP_RMSNORM = 3,       /* in x, gain; float eps */
+    TE_OP_ROPE = 4,          /* in x; int head_dim, pairing, position of first row; float base */
+    TE_OP_ATTENTION = 5,     /* in q, k, v; int heads, kv_heads, causal; float scale */
+    TE_OP_SWIGLU = 6,        /* in a, b: silu(a) * b */
+    TE_OP_MEAN_POOL = 7,     /* in x */
+    TE_OP_ADD = 8,           /* in a, b */
+    TE_OP_CROSS_ENTROPY = 9, /* in logits, labels; int ignore_index */
+    TE_OP_EMBEDDING = 10,    /* in table, ids */
+    TE_OP_LORA = 11,         /* in y, x, a, b; float scale */
+    TE_OP_RESHAPE = 12,      /* in x; int the new dimensions */
+    TE_OP_MUL = 13,          /* in a, b */
+    TE_OP_SCALE = 14,        /* in x; float factor */
+    TE_OP_RELU = 15,         /* in x */
+    TE_OP_SILU = 16,         /* in x */
+    TE_OP_GELU = 17,         /* in x (tanh form) */
+    TE_OP_LAYERNORM = 18,    /* in x, gain[, bias]; float eps */
+    TE_OP_SOFTMAX = 19,      /* in x */
+    TE_OP_MSE = 20,          /* in a, b */
+    TE_OP_COUNT
+} te_op;
+
+/* How RoPE pairs the elements of a head: (i, i + head_dim/2) or (2i, 2i + 1). */
+typedef enum { TE_ROPE_SPLIT_HALF = 0, TE_ROPE_INTERLEAVED = 1 } te_rope_pairing;
+
+/* ---- Context --------------------------------------------------------------------------------*/
+
+te_ctx *te_ctx_new(uint64_t seed);
+void te_ctx_free(te_ctx *ctx);
+
+/* Record operations on the tape (on at the start). Switch off for inference. */
+void te_set_recording(te_ctx *ctx, int on);
+int te_recording(const te_ctx *ctx);
+
+/* Training or evaluation (training at the start); read by operations that differ between them. */
+void te_set_training(te_ctx *ctx, int on);
+int te_training(const te_ctx *ctx);
+
+/* 1: results of operations are handed to the caller, who releases them. 0 at the start. */
+void te_set_own_results(te_ctx *ctx, int on);
+
+const char *te_status_text(int status);
+/* Status and text of the first failure since the last clearing; TE_OK and "" when there is none. */
+te_status te_last_status(const te_ctx *ctx);
+const char *te_last_error(const te_ctx *ctx);
+void te_clear_error(te_ctx *ctx);
+
+/* Bytes in live tensors and buffers; bytes held from the system (with the pool); highest value of
+ * the latter. te_ctx_trim gives the unused part of the pool back. */
+int64_t te_bytes_used(const te_ctx *ctx);
+int64_t te_bytes_held(const te_ctx *ctx);
+int64_t te_bytes_peak(const te_ctx *ctx);
+void te_ctx_trim(te_ctx *ctx);
+
+/* For tests: of the allocations that follow, the n-th (from 0) fails; n < 0 switches this off. */
+void te_fail_allocation(te_ctx *ctx, int64_t n);
+
+/* Name of the matrix kernels in use: "avx512", "avx2" or "portable". te_set_simd chooses by that
+ * name (TE_ERR_VALUE: unknown, or not possible on this machine). Each gives the same result on
+ * every run; they may differ from each other in the last bits. */
+const char *te_simd(const te_ctx *ctx);
+te_status te_set_simd(te_ctx *ctx, const char *name);
+
+/* ---- Random numbers (xoshiro256++, seeded by splitmix64) ----------------------------------------*/
+
+void te_seed(te_ctx *ctx, uint64_t seed);
+void te_rng_state(const te_ctx *ctx, uint64_t state[4]);
+void te_rng_set_state(te_ctx *ctx, const uint64_t state[4]);
+uint64_t te_random_u64(te_ctx *ctx);
+double te_random_uniform(te_ctx *ctx); /* [0, 1) */
+double te_random_normal(te_ctx *ctx);  /* mean 0, deviation 1 */
+
+te_status te_fill(te_tensor *t, double value);
+te_status te_fill_uniform(te_tensor *t, double low, double high);
+te_status te_fill_normal(te_tensor *t, double mean, double deviation);
+/* For weights [out, in, ...]: fan_in = numel / out, fan_out = numel / in.
+ * Kaiming: U(-b, b), b = sqrt(3) * gain / sqrt(fan_in); gain sqrt(2) for ReLU, 1 for linear.
+ * Xavier:  U(-b, b), b = gain * sqrt(6 / (fan_in + fan_out)). */
+te_status te_init_kaiming(te_tensor *t, double gain);
+te_status te_init_xavier(te_tensor *t, double gain);
+
+/* ---- Tensors --------------------------------------------------------------------------------*/
+
+/* New tensor of zeros. */
+te_tensor *te_zeros(te_ctx *ctx, int dtype, int ndim, const int64_t *shape);
+
+/* Tensor over memory of the caller (contiguous, aligned for its type), without a copy. When the
+ * last reference goes, release(owner) is called once; release may be NULL. On failure (NULL) it
+ * is not called. */
+typedef void (*te_release_fn)(void *owner);
+te_tensor *te_from_data(te_ctx *ctx, int dtype, int ndim, const int64_t *shape, void *data,
+                        te_release_fn release, void *owner);
+
+te_tensor *te_retain(te_tensor *t); /* returns t */
+void te_release(te_tensor *t);      /* NULL is allowed */
+int te_refcount(const te_tensor *t);
+
+int64_t te_tensor_id(const te_tensor *t); /* unique within its context, never reused */
+int te_tensor_dtype(const te_tensor *t);
+int te_ndim(const te_tensor *t);
+const int64_t *te_shape(const te_tensor *t);  /* ndim entries */
+const int64_t *te_stride(const te_tensor *t); /* ndim entries, in elements */
+int64_t te_numel(const te_tensor *t);
+te_float *te_data(te_tensor *t);     /* NULL when the tensor is int32 */
+int32_t *te_data_i32(te_tensor *t);  /* NULL when the tensor is float */
+double te_item(const te_tensor *t);  /* the first element */
+
+/* Gradient: same shape as the tensor, NULL while there is none. The buffer of a leaf lives as long
+ * as the tensor. Gradients of intermediate results are given up during te_backward() unless
+ * te_retain_grad() was called. te_zero_grad makes the gradient absent again. */
+te_float *te_grad(te_tensor *t);
+te_float *te_grad_create(te_tensor *t); /* as te_grad, zero-filled first when absent */
+void te_zero_grad(te_tensor *t);
+void te_retain_grad(te_tensor *t);
+int te_requires_grad(const te_tensor *t);
+te_status te_set_requires_grad(te_tensor *t, int on); /* floats only; not for results */
+int te_is_leaf(const te_tensor *t);                   /* not a result of a recorded operation */
+
+/* ---- Tape -----------------------------------------------------------------------------------*/
+
+/* Every operation is recorded while recording is on, whether or not a gradient is needed, in the
+ * order of execution: one node per call of an operation. Nodes are numbered from 0. */
+int64_t te_tape_length(const te_ctx *ctx);
+void te_tape_reset(te_ctx *ctx);
+
+int te_node_op(const te_ctx *ctx, int64_t node); /* te_op; TE_OP_NONE when there is no such node */
+const char *te_op_name(int op);                  /* "linear", "bitlinear", ... */
+int te_node_input_count(const te_ctx *ctx, int64_t node);
+te_tensor *te_node_input(const te_ctx *ctx, int64_t node, int k); /* borrowed */
+te_tensor *te_node_output(const te_ctx *ctx, int64_t node);       /* borrowed */
+int te_node_int_count(const te_ctx *ctx, int64_t node);
+int64_t te_node_int(const te_ctx *ctx, int64_t node, int k);
+int te_node_float_count(const te_ctx *ctx, int64_t node);
+double te_node_float(const te_ctx *ctx, int64_t node, int k);
+
+/* Gradients of a scalar with respect to every tensor that requires one are added to te_grad().
+ * te_backward_from starts at any result with the given gradient (numel values). The tape stays, so
+ * that it can be read, but can be run backward once only. */
+te_status te_backward(te_ctx *ctx, te_tensor *loss);
+te_status te_backward_from(te_ctx *ctx, te_tensor *result, const te_float *grad);
+
+/* ---- Operations -----------------------------------------------------------------------------*/
+
+/* y = x w^T + b.  x [..., in], w [out, in], b [out] or NULL -> [..., out] */
+te_tensor *te_linear(te_ctx *ctx, te_tensor *x, te_tensor *w, te_tensor *b);
+
+/* BitNet b1.58 (arXiv 2402.17764): ternary weights with one scale, int8 activations with one scale
+ * per vector; gradients by the straight-through estimator, taken with the quantised operands.
+ * x [..., in], w [out, in] -> [..., out] */
+te_tensor *te_bitlinear(te_ctx *ctx, te_tensor *x, te_tensor *w);
+
+/* The quantisers of te_bitlinear: w[n] -> trits in {-1, 0, 1} and the return value gamma, so that
+ * gamma * trits stands for w; x[n] -> int8 and the return value s, so that q * s / 127 stands for x. */
+te_float te_quantize_ternary(const te_float *w, int64_t n, int8_t *trits);
+te_float te_quantize_int8(const te_float *x, int64_t n, int8_t *q);
+
+/* x / sqrt(mean(x^2) + eps) * gain over the last dimension.  x [..., n], gain [n] */
+te_tensor *te_rmsnorm(te_ctx *ctx, te_tensor *x, te_tensor *gain, double eps);
+
+/* (x - mean) / sqrt(variance + eps) * gain + bias.  x [..., n], gain [n], bias [n] or NULL */
+te_tensor *te_layernorm(te_ctx *ctx, te_tensor *x, te_tensor *gain, te_tensor *bias, double eps);
+
+/* Rotary position embedding (arXiv 2104.09864): pair i of a head is turned by
+ * (offset + t) * base^(-2i/head_dim); cosine and sine are computed in double and rounded.
+ * x [..., time, heads * head_dim], head_dim even */
+te_tensor *te_rope(te_ctx *ctx, te_tensor *x, int64_t head_dim, int pairing, double base,
+                   int64_t offset);
+
+/* softmax(q k^T / sqrt(head_dim)) v per head; query head h reads key/value head
+ * h / (heads / kv_heads) (arXiv 2305.13245). With causal, query t sees keys up to
+ * t + key_time - time.
+ * q [batch..., time, heads * head_dim], k and v [batch..., key_time, kv_heads * head_dim] */
+te_tensor *te_attention(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor *v, int64_t heads,
+                        int64_t kv_heads, int causal);
+
+/* a * sigmoid(a) * b (arXiv 2002.05202). a and b of one shape */
+te_tensor *te_swiglu(te_ctx *ctx, te_tensor *a, te_tensor *b);
+
+/* Mean over time.  [..., time, width] -> [..., width] */
+te_tensor *te_mean_pool(te_ctx *ctx, te_tensor *x);
+
+/* Sum and product; b has the shape of a, or its last dimensions (then it is repeated). */
+te_tensor *te_add(te_ctx *ctx, te_tensor *a, te_tensor *b);
+te_tensor *te_mul(te_ctx *ctx, te_tensor *a, te_tensor *b);
+te_tensor *te_scale(te_ctx *ctx, te_tensor *x, double factor);
+
+te_tensor *te_relu(te_ctx *ctx, te_tensor *x);
+te_tensor *te_silu(te_ctx *ctx, te_tensor *x);
+te_tensor *te_gelu(te_ctx *ctx, te_tensor *x); /* tanh form (arXiv 1606.08415) */
+te_tensor *te_softmax(te_ctx *ctx, te_tensor *x); /* over the last dimension */
+
+/* Rows of a table.  table [rows, width], ids int32 [...] -> [..., width] */
+te_tensor *te_embedding(te_ctx *ctx, te_tensor *table, te_tensor *ids);
+
+/* Low-rank side path of a frozen layer (arXiv 2106.09685): y + scale * (x a^T) b^T.
+ * y [..., out], x [..., in], a [rank, in], b [out, rank] */
+te_tensor *te_lora(te_ctx *ctx, te_tensor *y, te_tensor *x, te_tensor *a, te_tensor *b,
+                   double scale);
+
+/* Same data under other dimensions; one of them may be -1. No copy. */
+te_tensor *te_reshape(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape);
+
+/* Mean negative log-likelihood over the labels that are not ignore_index (use -1 where none is
+ * ignored).  logits [..., classes], labels int32 [...] -> scalar */
+te_tensor *te_cross_entropy(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
+                            int64_t ignore_index);
+
+/* Mean of (a - b)^2. a and b of one shape -> scalar */
+te_tensor *te_mse(te_ctx *ctx, te_tensor *a, te_tensor *b);
+
+/* ---- Optimisers -----------------------------------------------------------------------------*/
+
+te_optim *te_sgd(te_ctx *ctx, double momentum, double weight_decay);
+/* Adam (arXiv 1412.6980); weight_decay is added to the gradient. */
+te_optim *te_adam(te_ctx *ctx, double beta1, double beta2, double eps, double weight_decay);
+/* AdamW (arXiv 1711.05101); weight_decay shrinks the parameter by lr * weight_decay. */
+te_optim *te_adamw(te_ctx *ctx, double beta1, double beta2, double eps, double weight_decay);
+void te_optim_free(te_optim *optim); /* the parameters stay */
+
+/* Adds a parameter (a float leaf; retained). decay = 0 exempts it from weight decay. */
+te_status te_optim_add(te_optim *optim, te_tensor *param, int decay);
+int64_t te_optim_count(const te_optim *optim);
+te_tensor *te_optim_param(const te_optim *optim, int64_t i); /* borrowed */
+
+/* One update with rate lr; parameters without a gradient are left alone. */
+te_status te_optim_step(te_optim *optim, double lr);
+void te_optim_zero_grad(te_optim *optim);
+
+/* Euclidean norm of all gradients together, before they are scaled down to max_norm where they
+ * exceed it. A result that is not finite leaves the gradients alone: skip the step. */
+double te_clip_grad_norm(te_optim *optim, double max_norm);
+
+/* State for checkpoints: slot 0 is the first moment (SGD: momentum), slot 1 the second (Adam
+ * only); NULL for slots that do not exist. All are zero before the first step. */
+te_float *te_optim_state(te_optim *optim, int64_t i, int slot);
+int64_t te_optim_steps(const te_optim *optim);
+void te_optim_set_steps(te_optim *optim, int64_t steps);
+
+/* Rate at a step (from 0) of `total`: rises linearly over `warmup` steps, the last of which has
+ * the full rate `lr`, then follows half a cosine down to `floor` at step `total` and stays there. */
+double te_lr_cosine(int64_t step, int64_t warmup, int64_t total, double lr, double floor);
+
+/* cdef-end */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
