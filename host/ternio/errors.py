@@ -1,0 +1,39 @@
+"""The one family of exceptions that ternio raises; each text says what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+
+class TernioError(Exception):
+    """Base of all errors that ternio raises on purpose. The command line prints its text as one line."""
+
+
+class DataError(TernioError):
+    """A data file or an example that cannot be used as it is."""
+
+
+class ModelError(TernioError):
+    """A model, a shape or a checkpoint that does not fit."""
+
+
+class BlobError(TernioError):
+    """A blob or an adapter file that is damaged, of another version, or not what it says it is."""
+
+
+class CompileError(TernioError):
+    """A model that cannot be turned into programs for a board, or does not fit it."""
+
+
+class RuntimeFault(TernioError):
+    """The device runtime refused a call; the text is the runtime's own."""
+
+
+class BoardError(TernioError):
+    """A board that is not known, not there, or too small."""
+
+
+class BuildError(TernioError):
+    """The firmware could not be built or uploaded."""
+
+
+class LinkError(TernioError):
+    """The serial link to a board failed or answered with an error."""
