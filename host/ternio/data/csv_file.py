@@ -40,7 +40,7 @@ _DECIMAL_COMMA = re.compile(r"^\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*$")
 
 @dataclass
 class Table:
-    """Cells of a delimited file: `rows` holds (line number, cells), `header` is None without one."""
+    """Cells of a delimited file: rows are (line number, cells); no header: None."""
 
     name: str
     header: list[str] | None
@@ -159,7 +159,8 @@ def _read_long(table: Table, label_column: int, id_column: int) -> RawDataset:
         if key != previous:
             if key in ids:
                 raise DataError(
-                    f"{table.name}:{line}: {header[id_column]} {key!r} began in line {ids[key]} and comes back; "
+                    f"{table.name}:{line}: {header[id_column]} {key!r} began in line "
+                    f"{ids[key]} and comes back; "
                     "the rows of one example must follow each other"
                 )
             ids[key] = line
@@ -169,7 +170,8 @@ def _read_long(table: Table, label_column: int, id_column: int) -> RawDataset:
             previous = key
         if label != labels[-1]:
             raise DataError(
-                f"{table.name}:{line}: label {label!r}, but {header[id_column]} {key!r} began as {labels[-1]!r}"
+                f"{table.name}:{line}: label {label!r}, but {header[id_column]} {key!r} began "
+                f"as {labels[-1]!r}"
             )
         samples[-1].append(table.numbers(row, columns))
     series = [np.array(s, dtype=np.float64) for s in samples]
@@ -187,7 +189,8 @@ def _read_wide(table: Table, label_column: int) -> RawDataset:
         match = _NUMBERED.match(title)
         if match is None:
             raise DataError(
-                f"{table.name}: column {title!r} is not numbered and there is no id column; use one row per sample "
+                f"{table.name}: column {title!r} is not numbered and there is no id column; "
+                "use one row per sample "
                 "with an 'id' column, or one row per example with columns like 'ax_0', 'ax_1', ..."
             )
         groups.setdefault(match["name"] or "value", []).append(column)

@@ -1,4 +1,4 @@
-"""Examples in memory: RawDataset is what a file holds, Dataset is what a model can be trained on."""
+"""Examples in memory: RawDataset as a file holds them, Dataset as a model is trained on them."""
 
 from __future__ import annotations
 

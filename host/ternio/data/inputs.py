@@ -1,8 +1,8 @@
 """What a model expects at its input, and the integers in which windows travel to a board.
 
-A window reaches a board as int16 steps of `input_scale` raw units; the board turns them into what the
-network was trained on by one product and one sum (device/FORMAT.md, INPUT). Training uses the very
-same integers, so a float32 input here is the board's to the bit.
+A window reaches a board as int16 steps of `input_scale` raw units; the board turns them into what
+the network was trained on by one product and one sum (device/FORMAT.md, INPUT). Training uses the
+very same integers, so a float32 input here is the board's to the bit.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class InputDescription:
         x_raw = np.asarray(x_raw)
         if x_raw.shape[-2:] != (self.length, len(self.channels)):
             raise DataError(
-                f"windows of shape {list(x_raw.shape)}; expected [..., {self.length}, {len(self.channels)}]"
+                f"windows of shape {list(x_raw.shape)}; expected [..., {self.length}, "
+                f"{len(self.channels)}]"
             )
         if not np.isfinite(x_raw).all():
             raise DataError("a window holds NaN or infinite values")
@@ -100,7 +101,7 @@ class InputDescription:
         return q.astype(np.float32) * self.gain + self.shift
 
     def coarse_channels(self) -> list[str]:
-        """Channels whose variation is lost between int16 steps: a large constant with little on top."""
+        """Channels whose variation is lost between int16 steps: a large constant, little on top."""
         return [
             n
             for n, s, d in zip(self.channels, self.input_scale, self.std, strict=True)

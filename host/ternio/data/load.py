@@ -42,7 +42,7 @@ def basic_motions() -> tuple[Dataset, Dataset]:
 
 
 def other_wrist(data: Dataset) -> Dataset:
-    """BasicMotions as the same watch would record it on the other wrist: y and z axes change sign."""
+    """BasicMotions with the watch on the other wrist: y and z of both sensors change sign."""
     if data.x.shape[2] != len(_OTHER_WRIST):
         raise DataError(
             f"the other wrist is defined for 6 channels, these data have {data.x.shape[2]}"
@@ -136,7 +136,8 @@ def _read_folder(folder: Path, **options: str | None) -> tuple[RawDataset, RawDa
     if classes and not files:
         return _read_class_folders(folder, classes), None
     raise DataError(
-        f"{folder.name}: expected one data file, files named ...train and ...test, or one folder of "
+        f"{folder.name}: expected one data file, files named ...train and ...test, or one "
+        "folder of "
         f".csv files per class; found {len(files)} data files"
     )
 

@@ -1,8 +1,8 @@
 """Reader of .npz files: arrays `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test`.
 
-x is [examples, length, channels] (or [examples, channels, length], said by layout "ncl", in the file
-as the entry `layout` or by the caller) or [examples, length] for one channel; y holds labels, text or
-whole numbers. Optional: `channels` (names), `labels` (names that numbers in y index), `rate_hz`.
+x is [examples, length, channels] (or [examples, channels, length], said by layout "ncl", in the
+file as the entry `layout` or by the caller) or [examples, length] for one channel; y holds labels,
+text or whole numbers. Optional: `channels` (names), `labels` (names that numbers in y index), `rate_hz`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def _examples(
         x = x.transpose(0, 2, 1)
     if x.ndim != 3 or 0 in x.shape:
         raise DataError(
-            f"{path.name}: {xname} has shape {list(arrays[xname].shape)}; expected [examples, length, channels]"
+            f"{path.name}: {xname} has shape {list(arrays[xname].shape)}; expected [examples, "
+            "length, channels]"
         )
     if len(y) != len(x):
         raise DataError(f"{path.name}: {len(x)} examples in {xname} and {len(y)} labels in {yname}")
@@ -98,7 +99,8 @@ def _names(path: Path, arrays: dict[str, np.ndarray], channels: int) -> tuple[st
     names = tuple(str(name) for name in arrays["channels"].reshape(-1))
     if len(names) != channels:
         raise DataError(
-            f"{path.name}: {len(names)} channel names for {channels} channels; is layout 'ncl' meant?"
+            f"{path.name}: {len(names)} channel names for {channels} channels; is layout "
+            "'ncl' meant?"
         )
     return names
 
@@ -110,7 +112,7 @@ def _labels(
         y = y.astype(np.int64)
         if "labels" in arrays:
             classes = tuple(str(name) for name in arrays["labels"].reshape(-1))
-            if y.size and not (0 <= y.min() and y.max() < len(classes)):
+            if y.size and (y.min() < 0 or y.max() >= len(classes)):
                 raise DataError(
                     f"{path.name}: {yname} reaches {y.max()}, labels has {len(classes)} names"
                 )

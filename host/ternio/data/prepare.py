@@ -115,7 +115,8 @@ def _interpolate(raw: RawDataset, i: int) -> np.ndarray:
         known = ~np.isnan(values[:, c])
         if not known.any():
             raise DataError(
-                f"{raw.place(i, 0, c)}: the whole channel is missing, nothing to interpolate; use --nan drop"
+                f"{raw.place(i, 0, c)}: the whole channel is missing, nothing to interpolate; "
+                "use --nan drop"
             )
         values[:, c] = np.interp(time, time[known], values[known, c])
     return values
@@ -158,7 +159,8 @@ def _split(
         members = np.array([i for i, label in enumerate(raw.labels) if label == name])
         if len(members) < 2:
             raise DataError(
-                f"{raw.source}: class {name!r} has one example, too few to set one aside; give --test FILE"
+                f"{raw.source}: class {name!r} has one example, too few to set one aside; "
+                "give --test FILE"
             )
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         chosen.update(int(i) for i in rng.permutation(members)[:count])
@@ -171,7 +173,8 @@ def _check_test(
 ) -> None:
     if len(test.channels) != len(train.channels):
         raise DataError(
-            f"{test.source}: {len(test.channels)} channels, the training data has {len(train.channels)}"
+            f"{test.source}: {len(test.channels)} channels, the training data has "
+            f"{len(train.channels)}"
         )
     if test.channels != train.channels:
         if set(test.channels) == set(train.channels):
@@ -182,7 +185,8 @@ def _check_test(
     for place, label in zip(test.places, test.labels, strict=True):
         if label not in classes:
             raise DataError(
-                f"{place}: label {label!r} does not occur in the training data ({', '.join(classes)})"
+                f"{place}: label {label!r} does not occur in the training data "
+                f"({', '.join(classes)})"
             )
     absent = [name for name in classes if name not in set(test.labels)]
     if absent:
@@ -195,8 +199,10 @@ def _common_length(parts: list[RawDataset], length: int | None, notes: list[str]
     if length is None:
         if shortest != longest:
             raise DataError(
-                f"{parts[0].source}: examples have {shortest} to {longest} samples; choose one length with "
-                f"--length, e.g. --length {int(np.median(lengths))} (longer ones are cut, shorter ones hold "
+                f"{parts[0].source}: examples have {shortest} to {longest} samples; choose "
+                "one length with "
+                f"--length, e.g. --length {int(np.median(lengths))} (longer ones are cut, "
+                "shorter ones hold "
                 "their last value)"
             )
         return shortest

@@ -106,7 +106,8 @@ def _parse_example(place: str, line: str) -> tuple[np.ndarray, str]:
         )
         if len(columns[c]) != len(columns[0]):
             raise DataError(
-                f"{place}: channel {c + 1} has {len(columns[c])} samples, channel 1 has {len(columns[0])}"
+                f"{place}: channel {c + 1} has {len(columns[c])} samples, channel 1 has "
+                f"{len(columns[0])}"
             )
     return np.array(columns, dtype=np.float64).T, label.strip()
 
