@@ -1,0 +1,116 @@
+"""From a board manifest (boards/<name>.json) to what the C sources and the linker read.
+
+Used by the PlatformIO builders and by the Python package's build of the native board; standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from pathlib import Path
+
+SLOT_HEADER_BYTES = 64
+SLOT_MAGIC = b"TSLT"
+SLOT_KINDS = {"model": 1, "adapter": 2}
+
+
+def load_manifest(path: Path) -> dict:
+    """The manifest at `path`, with the addresses of its `ternio` block as integers."""
+    manifest = json.loads(Path(path).read_text(encoding="utf-8"))
+    ternio = manifest["ternio"]
+    areas = [ternio["flash"], ternio["ram"], ternio["scratch"]]
+    for slots in (ternio["slots"], ternio.get("ram_slots", {})):
+        for group in slots.values():
+            areas.extend(group)
+    for area in areas:
+        area["base"] = int(area["base"], 0)
+    return manifest
+
+
+def _pin(text: str) -> tuple[int, int]:
+    """`C6` -> (2, 6): port index and pin number."""
+    return ord(text[0].upper()) - ord("A"), int(text[1:])
+
+
+def _slot_rows(slots: dict) -> str:
+    rows = [
+        f"{{{SLOT_KINDS[kind]}, 0x{area['base']:08X}u, {area['bytes']}u}}"
+        for kind in SLOT_KINDS
+        for area in slots.get(kind, [])
+    ]
+    return "{" + ", ".join(rows) + "}" if rows else "{{0, 0, 0}}"
+
+
+def board_config(board: str, manifest: dict, emulated: bool) -> str:
+    """Text of board_config.h: every fact of the board that C needs, and nothing else."""
+    ternio = manifest["ternio"]
+    console = ternio["console"]
+    if emulated:
+        console = ternio["emulator"].get("console", console)
+    link = ternio["link"]
+    facts: dict[str, object] = {
+        "BOARD_NAME": json.dumps(board),
+        "BOARD_TITLE": json.dumps(manifest["name"]),
+        "BOARD_CHIP": json.dumps(ternio["chip"]),
+        "BOARD_CORE": json.dumps(ternio["core"]),
+        "BOARD_ARENA_BYTES": ternio["arena_bytes"],
+        "BOARD_STACK_BYTES": ternio["stack_bytes"],
+        "BOARD_RX_RING_BYTES": link["rx_ring_bytes"],
+        "BOARD_FRAME_BYTES": link["frame_bytes"],
+        "BOARD_LINE_BYTES": link["line_bytes"],
+        "BOARD_WINDOW_BYTES": link["window_bytes"],
+        "BOARD_BAUD": console["baud"],
+        "BOARD_FLASH_BASE": f"0x{ternio['flash']['base']:08X}u",
+        "BOARD_FLASH_BYTES": f"{ternio['flash']['bytes']}u",
+        "BOARD_SCRATCH_BASE": f"0x{ternio['scratch']['base']:08X}u",
+        "BOARD_SCRATCH_BYTES": f"{ternio['scratch']['bytes']}u",
+        "BOARD_FLASH_SLOT_COUNT": sum(len(v) for v in ternio["slots"].values()),
+        "BOARD_FLASH_SLOTS": _slot_rows(ternio["slots"]),
+        "BOARD_RAM_SLOT_COUNT": sum(len(v) for v in ternio.get("ram_slots", {}).values()),
+        "BOARD_RAM_SLOTS": _slot_rows(ternio.get("ram_slots", {})),
+    }
+    if "clock" in ternio:
+        facts["BOARD_CRYSTAL_HZ"] = f"{ternio['clock']['crystal_hz']}u"
+        facts["BOARD_CPU_HZ"] = f"{ternio['clock']['cpu_hz']}u"
+    if "tx" in console:
+        facts["BOARD_CONSOLE_UART"] = int("".join(c for c in console["uart"] if c.isdigit()))
+        for name in ("tx", "rx"):
+            port, pin = _pin(console[name])
+            facts[f"BOARD_CONSOLE_{name.upper()}_PORT"] = port
+            facts[f"BOARD_CONSOLE_{name.upper()}_PIN"] = pin
+    lines = [f"#define {name} {value}" for name, value in facts.items()]
+    head = f"/* Facts of the board `{board}`, generated from boards/{board}.json. */"
+    return "\n".join([head, "#ifndef BOARD_CONFIG_H", "#define BOARD_CONFIG_H", "", *lines, "", "#endif", ""])
+
+
+def memory_ld(manifest: dict) -> str:
+    """Text of memory.ld: the linker's regions. RAM ends where the emulated board's RAM slots begin."""
+    ternio = manifest["ternio"]
+    flash, ram = ternio["flash"], ternio["ram"]
+    slots = [area["base"] for group in ternio.get("ram_slots", {}).values() for area in group]
+    ram_bytes = min([ram["base"] + ram["bytes"], *slots]) - ram["base"]
+    model = ternio["slots"]["model"][0]
+    return (
+        "MEMORY\n{\n"
+        f"    FLASH (rx) : ORIGIN = 0x{flash['base']:08X}, LENGTH = {flash['firmware_bytes']}\n"
+        f"    MODEL (r) : ORIGIN = 0x{model['base']:08X}, LENGTH = {model['bytes']}\n"
+        f"    RAM (rwx) : ORIGIN = 0x{ram['base']:08X}, LENGTH = {ram_bytes}\n"
+        "}\n"
+        f"_stack_bytes = {ternio['stack_bytes']};\n"
+    )
+
+
+def slot_image(kind: str, content: bytes, sequence: int) -> bytes:
+    """A slot as it lies in flash: the 64-byte header that storage/slots.c reads, then the content."""
+    fields = struct.pack("<4s4I", SLOT_MAGIC, sequence, len(content), zlib.crc32(content), SLOT_KINDS[kind])
+    header = fields + struct.pack("<I", zlib.crc32(fields))
+    return header.ljust(SLOT_HEADER_BYTES, b"\xff") + content
+
+
+def write_if_changed(path: Path, content: bytes) -> None:
+    """Writes a generated file only when it differs, so that a build does not redo what depends on it."""
+    path = Path(path)
+    if not path.exists() or path.read_bytes() != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)

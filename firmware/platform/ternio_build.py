@@ -1,0 +1,140 @@
+"""What both PlatformIO builders share: flags, generated files, the sources of each part, the model section, sizes.
+
+`env` is SCons's construction environment as PlatformIO prepares it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import time
+from pathlib import Path
+
+import boardgen
+
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes"]
+FLOAT_RULES = ["-ffp-contract=off", "-fno-math-errno"]
+# zcbor 0.9.1 reads float bits through pointers of another type, which -O2 takes for undefined.
+ZCBOR_FLAGS = ["-fno-strict-aliasing", "-w"]
+ZCBOR_SOURCES = "+<zcbor_common.c> +<zcbor_decode.c> +<zcbor_encode.c>"
+
+# Object path in the build folder -> part of the size table, first match wins.
+PARTS = [
+    ("runtime", r"/runtime/"),
+    ("link", r"/src/link/"),
+    ("console", r"/src/console/"),
+    ("storage", r"/src/storage/"),
+    ("model service", r"/src/model/"),
+    ("cbor", r"/zcbor/"),
+    ("port", r"/port/"),
+    ("core", r"/src/"),
+    ("model", r"/model_slot"),
+    ("libc", r"\.a(\(|$)"),
+]
+
+
+def zcbor_dir() -> Path:
+    """Where the PyPI package zcbor keeps its C sources (src/, include/); its Python code is not run."""
+    spec = importlib.util.find_spec("zcbor")
+    if spec is None or spec.origin is None:
+        raise SystemExit("error: the PyPI package zcbor is missing: pip install zcbor==0.9.1")
+    return Path(spec.origin).parent
+
+
+def configure(env, emulated: bool) -> None:
+    """Adds flags, generated headers, all sources and the model to the build of one board."""
+    board = env["BOARD"]
+    project = Path(env.subst("$PROJECT_DIR"))
+    manifest = boardgen.load_manifest(project.parent / "boards" / f"{board}.json")
+    family = manifest["ternio"]["family"]
+    port = project / "ports" / family
+    if not port.is_dir():
+        raise SystemExit(f"error: {board} is of the family {family}, which has no folder in firmware/ports")
+    generated = Path(env.subst("$BUILD_DIR")) / "generated"
+    config = boardgen.board_config(board, manifest, emulated)
+    boardgen.write_if_changed(generated / "board_config.h", config.encode())
+    boardgen.write_if_changed(generated / "memory.ld", boardgen.memory_ld(manifest).encode())
+
+    core = manifest["ternio"]["cflags"]
+    zcbor = zcbor_dir()
+    runtime = project.parent / "device"
+    env.Append(
+        CPPPATH=[str(p) for p in (generated, project / "src", runtime / "include", zcbor / "include")],
+        CFLAGS=["-std=gnu11"],
+        CCFLAGS=[*core, "-O2", "-g", "-ffunction-sections", "-fdata-sections", *FLOAT_RULES],
+        ASFLAGS=core,
+        LINKFLAGS=[
+            *core,
+            "-nostartfiles",
+            "--specs=nano.specs",
+            "-Wl,--gc-sections,--fatal-warnings",
+            f"-Wl,-Map={env.subst('$BUILD_DIR')}/firmware.map",
+            f"-L{generated}",
+        ],
+        LIBS=["c", "gcc"],
+    )
+    env.Replace(LDSCRIPT_PATH=str(port / "link.ld"))
+    ours = env.Clone()
+    ours.Append(CCFLAGS=WARNINGS)
+    ours.BuildSources("$BUILD_DIR/port", str(port))
+    ours.BuildSources("$BUILD_DIR/runtime", str(runtime / "src"), "+<*.c>")
+    theirs = env.Clone()
+    theirs.Append(CCFLAGS=ZCBOR_FLAGS)
+    theirs.BuildSources("$BUILD_DIR/zcbor", str(zcbor / "src"), ZCBOR_SOURCES)
+    env.Append(CCFLAGS=WARNINGS)
+    add_model(env, generated)
+
+
+def add_model(env, generated: Path) -> None:
+    """Puts a blob into slot A of the image when TERNIO_MODEL (or the option custom_model) names a file.
+
+    The slot's sequence is the time of the build, so that a model flashed with an image is newer than whatever the board
+    had; SOURCE_DATE_EPOCH makes it reproducible.
+    """
+    name = os.environ.get("TERNIO_MODEL") or env.GetProjectOption("custom_model", "")
+    slot = b""
+    if name:
+        path = Path(name)
+        if not path.is_file():
+            raise SystemExit(f"error: the model {name} is not a file")
+        sequence = int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+        slot = boardgen.slot_image("model", path.read_bytes(), sequence)
+    boardgen.write_if_changed(generated / "model_slot.bin", slot)
+    source = generated / "model_slot.S"
+    text = f'    .section .model_slot, "a"\n    .incbin "{generated / "model_slot.bin"}"\n'
+    boardgen.write_if_changed(source, text.encode())
+    node = env.Object("$BUILD_DIR/model_slot.o", str(source))
+    env.Depends(node, str(generated / "model_slot.bin"))
+    env.Append(PIOBUILDFILES=[node])
+
+
+def sizes_by_part(map_text: str) -> dict[str, dict[str, int]]:
+    """Bytes of flash and RAM per part, summed over the sections that the linker's map lists."""
+    table: dict[str, dict[str, int]] = {}
+    body = map_text.split("Linker script and memory map", 1)[-1]
+    pattern = re.compile(r"^ \.?([\w.*-]+)\s+0x([0-9a-f]+)\s+0x([0-9a-f]+) (\S+)$", re.M)
+    for section, address, size, path in pattern.findall(body.replace("\r", "")):
+        bytes_ = int(size, 16)
+        if not int(address, 16) or not bytes_:
+            continue
+        part = next((name for name, rule in PARTS if re.search(rule, path)), "other")
+        row = table.setdefault(part, {"flash": 0, "ram": 0})
+        kind = section.split(".")[0]
+        if kind in ("text", "rodata", "data", "vectors", "model_slot"):
+            row["flash"] += bytes_
+        if kind in ("data", "bss", "arena", "stack", "COMMON"):
+            row["ram"] += bytes_
+    return {part: row for part, row in table.items() if row["flash"] or row["ram"]}
+
+
+def print_sizes(env) -> None:
+    """The table that closes a build: flash and RAM of every part in bytes."""
+    map_path = Path(env.subst("$BUILD_DIR")) / "firmware.map"
+    text = re.sub(r"\n {16,}(0x)", r" \1", map_path.read_text(encoding="utf-8"))
+    table = sizes_by_part(text)
+    print(f"{'part':<16}{'flash':>9}{'RAM':>9}")
+    for part, row in sorted(table.items(), key=lambda item: -item[1]["flash"]):
+        print(f"{part:<16}{row['flash']:>9}{row['ram']:>9}")
+    total = {kind: sum(row[kind] for row in table.values()) for kind in ("flash", "ram")}
+    print(f"{'total':<16}{total['flash']:>9}{total['ram']:>9}")
