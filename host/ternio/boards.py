@@ -1,0 +1,193 @@
+"""Board manifests: what a board is, how much memory it has, where its console is, whether it can be
+emulated.
+
+A manifest is a PlatformIO board file (boards/<name>.json) with a `ternio` block; a user's own is
+given by its path.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ternio.errors import BoardError
+from ternio.paths import share_dir
+
+
+@dataclass(frozen=True)
+class Region:
+    """A stretch of memory: address and length in bytes."""
+
+    base: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board as its manifest describes it; sizes in bytes."""
+
+    name: str
+    title: str
+    family: str
+    chip: str
+    core: str
+    flash: Region
+    firmware_bytes: int
+    ram: Region
+    arena_bytes: int
+    stack_bytes: int
+    rx_ring_bytes: int
+    frame_bytes: int
+    line_bytes: int
+    baud: int
+    model_slots: tuple[Region, ...]
+    adapter_slots: tuple[Region, ...]
+    emulator: dict[str, Any]
+    verified: str
+    path: Path
+    ram_model_slots: tuple[Region, ...] = ()
+    ram_adapter_slots: tuple[Region, ...] = ()
+    manifest: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def is_native(self) -> bool:
+        """True for the board that is a process on this computer."""
+        return self.emulator.get("kind") == "process"
+
+    @property
+    def is_emulated(self) -> bool:
+        """True when the board can run on this computer, in QEMU or as a process."""
+        return bool(self.emulator)
+
+    @property
+    def model_slot_bytes(self) -> int:
+        """The largest blob that a model slot in flash holds (slots carry a header of 64 bytes)."""
+        return min((slot.bytes for slot in self.model_slots), default=64) - 64
+
+    @property
+    def adapter_slot_bytes(self) -> int:
+        """The largest adapter file that an adapter slot in flash holds."""
+        return min((slot.bytes for slot in self.adapter_slots), default=64) - 64
+
+
+class _Reader:
+    """Typed access to a manifest's fields; every complaint names the file and the field."""
+
+    def __init__(self, path: Path, data: Any, where: str = "") -> None:
+        self.path, self.data, self.where = path, data, where
+        if not isinstance(data, dict):
+            self.fail(where or "the file", "an object", data)
+
+    def fail(self, key: str, expected: str, found: Any) -> None:
+        raise BoardError(f"{self.path}: {key} should be {expected}, found {json.dumps(found)[:60]}")
+
+    def name(self, key: str) -> str:
+        return f"{self.where}.{key}" if self.where else key
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self.data.get(key, default)
+        if not isinstance(value, str) or not value:
+            self.fail(self.name(key), "a text", value)
+        return value
+
+    def size(self, key: str, least: int = 0) -> int:
+        value = self.data.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            self.fail(self.name(key), f"a whole number of at least {least}", value)
+        return value
+
+    def address(self, key: str) -> int:
+        value = self.data.get(key)
+        try:
+            number = int(value, 0) if isinstance(value, str) else -1
+        except ValueError:
+            number = -1
+        if number < 0:
+            self.fail(self.name(key), 'an address as text such as "0x20000000"', value)
+        return number
+
+    def object(self, key: str) -> _Reader:
+        return _Reader(self.path, self.data.get(key), self.name(key))
+
+    def region(self, least: int = 0) -> Region:
+        return Region(self.address("base"), self.size("bytes", least))
+
+    def regions(self, key: str) -> tuple[Region, ...]:
+        value = self.data.get(key, [])
+        if not isinstance(value, list):
+            self.fail(self.name(key), "a list of {base, bytes}", value)
+        return tuple(
+            _Reader(self.path, item, f"{self.name(key)}[{i}]").region(least=65)
+            for i, item in enumerate(value)
+        )
+
+
+def load_manifest(path: Path) -> Board:
+    """Reads and checks a manifest. Raises BoardError naming the field that is missing or wrong."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BoardError(f"cannot read the board manifest {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BoardError(f"{path} is not JSON: {error}") from None
+    top = _Reader(path, data)
+    block = top.object("ternio")
+    flash, ram = block.object("flash"), block.object("ram")
+    link, console = block.object("link"), block.object("console")
+    slots = block.object("slots")
+    ram_slots = _Reader(path, block.data.get("ram_slots", {}), "ternio.ram_slots")
+    emulator = block.data.get("emulator", {})
+    if not isinstance(emulator, dict) or (
+        emulator and emulator.get("kind") not in ("qemu", "process")
+    ):
+        block.fail("ternio.emulator", 'an object of the kind "qemu" or "process"', emulator)
+    if emulator.get("kind") == "qemu":
+        _Reader(path, emulator, "ternio.emulator").text("machine")
+    return Board(
+        name=path.stem,
+        title=top.text("name"),
+        family=block.text("family"),
+        chip=block.text("chip"),
+        core=block.text("core"),
+        flash=flash.region(least=1),
+        firmware_bytes=flash.size("firmware_bytes"),
+        ram=ram.region(least=1),
+        arena_bytes=block.size("arena_bytes", least=1),
+        stack_bytes=block.size("stack_bytes"),
+        rx_ring_bytes=link.size("rx_ring_bytes", least=1),
+        frame_bytes=link.size("frame_bytes", least=128),
+        line_bytes=link.size("line_bytes", least=1),
+        baud=console.size("baud", least=1),
+        model_slots=slots.regions("model"),
+        adapter_slots=slots.regions("adapter"),
+        emulator=emulator,
+        verified=block.text("verified"),
+        path=path,
+        ram_model_slots=ram_slots.regions("model"),
+        ram_adapter_slots=ram_slots.regions("adapter"),
+        manifest=data,
+    )
+
+
+def board_names() -> list[str]:
+    """Names of the boards that come with ternio, in alphabetical order."""
+    return sorted(path.stem for path in share_dir("boards").glob("*.json"))
+
+
+def load_board(name: str | Path) -> Board:
+    """The board called `name`, or the manifest at the path `name` (anything that ends with .json).
+
+    >>> load_board("netduinoplus2").core
+    'cortex-m4f'
+    """
+    if str(name).endswith(".json"):
+        return load_manifest(Path(name))
+    path = share_dir("boards") / f"{name}.json"
+    if not str(name) or "/" in str(name) or not path.is_file():
+        known = ", ".join(board_names())
+        raise BoardError(
+            f"there is no board called {str(name)!r}: known are {known}, or give a .json file"
+        )
+    return load_manifest(path)

@@ -1,0 +1,325 @@
+"""A ternio board at the other end of a serial port: ask, infer, adapt, move models and adapters.
+
+Frames are smpclient's work; this module adds the group of our own, windows in parts and resumed
+uploads. Every failure is a LinkError.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from smpclient.requests.os_management import EchoWrite, ResetWrite
+
+from ternio.errors import LinkError, ModelError
+from ternio.link import messages as m
+from ternio.link.session import HELLO_TIMEOUT_S, BoardSession, is_banner
+
+Progress = Callable[[int, int], None]
+
+COMPUTE_TIMEOUT_S = 60.0
+STORAGE_TIMEOUT_S = 20.0
+ADAPT_OPTIONS = ("lr", "beta1", "beta2", "eps", "decay", "clip", "seed", "sgd")
+
+
+@dataclass(frozen=True)
+class BoardInfo:
+    """What a board says about itself; `model` is empty when it has none, then `reason` says why."""
+
+    board: str
+    firmware: str
+    storage: str
+    slot: str
+    arena_bytes: int
+    slot_bytes: int
+    model: str
+    reason: str
+    digest: str
+    blob_bytes: int
+    channels: int
+    length: int
+    outputs: int
+    labels: tuple[str, ...]
+    input_scale: np.ndarray
+    rate_hz: float
+    infer_arena: int
+    adapt_arena: int
+    adapter: str
+    adapter_floats: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Logits as the board computed them (float32), the winning class, and the board's own time in
+    microseconds.
+    """
+
+    logits: np.ndarray
+    index: int
+    us: int
+
+    @property
+    def probability(self) -> float:
+        """Softmax probability of the winning class."""
+        z = self.logits.astype(np.float64)
+        e = np.exp(z - z.max())
+        return float(e[self.index] / e.sum())
+
+
+@dataclass(frozen=True)
+class Step:
+    """One adaptation step: cross-entropy before it in nats, its number, the board's time in
+    microseconds.
+    """
+
+    loss: float
+    step: int
+    us: int
+
+
+class BoardClient(BoardSession):
+    """A session with one board; use it as a context manager.
+
+    >>> with BoardClient("/dev/ttyACM0") as board:       # doctest: +SKIP
+    ...     print(board.info().model)
+    motion
+    """
+
+    # ---- board --------------------------------------------------------------------------------
+
+    def info(self) -> BoardInfo:
+        """Asks what the board and its model are."""
+        a = self._ask(m.Info(), tries=2)
+        labels = tuple(a.labels)
+        if len(labels) < a.outputs:
+            labels = _parse_labels(self.command("labels"), a.outputs) or labels
+        return BoardInfo(
+            board=a.board,
+            firmware=a.firmware,
+            storage=a.storage,
+            slot=a.slot,
+            arena_bytes=a.arena,
+            slot_bytes=a.slot_bytes,
+            model=a.model,
+            reason=a.reason,
+            digest=a.digest.hex(),
+            blob_bytes=a.blob_bytes,
+            channels=a.channels,
+            length=a.length,
+            outputs=a.outputs,
+            labels=labels,
+            input_scale=np.frombuffer(a.scale, dtype="<f4"),
+            rate_hz=a.rate_hz,
+            infer_arena=a.infer_arena,
+            adapt_arena=a.adapt_arena,
+            adapter=a.adapter,
+            adapter_floats=a.floats,
+            steps=a.steps,
+        )
+
+    def echo(self, text: str) -> str:
+        """Sends `text` there and back."""
+        return self._ask(EchoWrite(d=text), tries=2).r
+
+    def reset(self, timeout_s: float = 15.0) -> str:
+        """Restarts the board, waits for its banner and returns it."""
+        self._ask(ResetWrite())
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            for line in self.lines(timeout_s=0.2):
+                if is_banner(line):
+                    self._hello(HELLO_TIMEOUT_S)
+                    return line
+        raise LinkError(f"{self.port} did not come back within {timeout_s:g} s after the reset")
+
+    # ---- inference and adaptation -------------------------------------------------------------
+
+    def infer(self, window: np.ndarray) -> Inference:
+        """Runs one window, int16 (or int8: the upper byte) of shape [length, channels] or flat."""
+        answer = self._send_window(lambda **part: m.Infer(**part), window, tries=2)
+        if answer.logits is None:
+            raise LinkError(_incomplete(answer.off, window))
+        return Inference(np.frombuffer(answer.logits, "<f4").copy(), int(answer.index), answer.us)
+
+    def adapt_begin(self, **config: Any) -> tuple[int, int]:
+        """Starts an adaptation from the attached adapter, else from fresh factors; returns (steps
+        so far, floats).
+
+        Options: lr, beta1, beta2, eps, decay, clip (floats), seed (int), sgd (bool). What is not
+        given has the runtime's default. Floats are rounded to single precision here, as the board
+        would.
+        """
+        unknown = sorted(set(config) - set(ADAPT_OPTIONS))
+        if unknown:
+            raise ModelError(
+                f"adapt_begin has no option {unknown[0]!r}: there are {', '.join(ADAPT_OPTIONS)}"
+            )
+        values = {k: _single(v) for k, v in config.items() if v is not None}
+        answer = self._ask(m.AdaptBegin(**values), COMPUTE_TIMEOUT_S)
+        return answer.steps, answer.floats
+
+    def adapt_step(self, window: np.ndarray, label: int, lr: float | None = None) -> Step:
+        """One training example: window as in `infer`, `label` the index of its class."""
+        extra = {} if lr is None else {"lr": _single(lr)}
+        answer = self._send_window(
+            lambda **part: m.AdaptStep(label=int(label), **part, **extra), window, tries=1
+        )
+        if answer.loss is None:
+            raise LinkError(_incomplete(answer.off, window))
+        return Step(answer.loss, answer.step, answer.us)
+
+    def _send_window(self, build: Callable[..., Any], window: np.ndarray, tries: int) -> Any:
+        """Sends a window in as many parts as the board's frames need; returns the answer to the
+        last one.
+        """
+        data, fmt = window_bytes(window)
+        answer = None
+        off = 0
+        while answer is None or off < len(data):
+            probe = build(x=b"", off=off, fmt=fmt)
+            _, room = self._client.get_max_cbor_and_data_size(probe)
+            part = data[off : off + max(room & ~3, 4)]
+            off += len(part)
+            last = off >= len(data)
+            request = build(x=part, off=off - len(part), fmt=fmt)
+            answer = self._ask(request, COMPUTE_TIMEOUT_S, tries if last else 2)
+            if not last and answer.off != off:
+                raise LinkError(f"the board expects byte {answer.off} of the window, {off} came")
+        return answer
+
+    # ---- files --------------------------------------------------------------------------------
+
+    def adapter_save(self) -> m.AdapterSaveResponse:
+        """Stores the factors on the board and attaches them."""
+        return self._ask(m.AdapterSave(), STORAGE_TIMEOUT_S)
+
+    def adapter_reset(self) -> None:
+        """Drops the running and the stored adapter: the base model answers again."""
+        self._ask(m.AdapterReset(), STORAGE_TIMEOUT_S, tries=2)
+
+    def adapter_pull(self) -> bytes:
+        """The current adapter as a file (device/FORMAT.md, section 7)."""
+        return self.download("/adapter")
+
+    def adapter_push(self, data: bytes, progress: Progress | None = None) -> None:
+        """Sends an adapter file; the board checks, stores and attaches it."""
+        self.upload("/adapter", data, progress)
+
+    def upload_model(self, blob: bytes, progress: Progress | None = None) -> None:
+        """Sends a blob to the idle slot; the board verifies it and makes it current, or keeps the
+        old one.
+        """
+        self.upload("/model", blob, progress)
+
+    def download(self, name: str) -> bytes:
+        """A file of the board."""
+        data, total = b"", None
+        while total is None or len(data) < total:
+            a = self._ask(m.FileDownload(off=len(data), name=name), STORAGE_TIMEOUT_S, tries=3)
+            if total is None:
+                total = a.len if a.len is not None else 0
+            if a.off != len(data) or (not a.data and len(data) < total):
+                raise LinkError(
+                    f"{name}: the board sent byte {a.off}, expected {len(data)} of {total}"
+                )
+            data += a.data
+        return data
+
+    def upload(self, name: str, data: bytes, progress: Progress | None = None) -> None:
+        """Sends a file, resuming an upload of the same file that broke off.
+
+        A resumed file that does not verify (another file of the same length was begun before) is
+        sent again from its start.
+        """
+        if not data:
+            raise LinkError(f"{name}: nothing to send, the file is empty")
+        start = self._resume_offset(name, len(data))
+        try:
+            self._upload_from(name, data, start, progress)
+        except LinkError:
+            if not start:
+                raise
+            self._upload_from(name, data, 0, progress)
+
+    def _resume_offset(self, name: str, total: int) -> int:
+        """Where the board expects the next byte of an upload of this name and length; 0 for a new
+        one.
+        """
+        probe = m.FileUpload(name=name, off=total, data=b"", len=total)
+        try:
+            off = self._ask(probe, STORAGE_TIMEOUT_S).off
+        except LinkError:
+            return 0
+        return off if 0 < off < total else 0
+
+    def _upload_from(self, name: str, data: bytes, off: int, progress: Progress | None) -> None:
+        stalled = 0
+        while off < len(data):
+            extra = {"len": len(data)} if off == 0 else {}
+            _, room = self._client.get_max_cbor_and_data_size(
+                m.FileUpload(name=name, off=off, data=b"", **extra)
+            )
+            block = data[off : off + room]
+            request = m.FileUpload(name=name, off=off, data=block, **extra)
+            expected = self._ask(request, STORAGE_TIMEOUT_S, tries=3).off
+            stalled = stalled + 1 if expected <= off else 0
+            if expected > len(data) or stalled > 3:
+                raise LinkError(
+                    f"{name}: the board asks for byte {expected} again and again, giving up"
+                )
+            off = expected
+            if progress:
+                progress(off, len(data))
+
+    # ---- console ------------------------------------------------------------------------------
+
+    def telemetry(self, on: bool) -> None:
+        """Switches the JSON lines on or off; read them with `lines`."""
+        self._ask(m.Telemetry(on=on), tries=2)
+
+    def command(self, line: str, timeout_s: float = COMPUTE_TIMEOUT_S) -> str:
+        """Runs a console command through the shell group and returns its answer; `error: ...`
+        raises LinkError.
+        """
+        answer = self._ask(m.Execute(argv=line.split()), timeout_s).o.strip()
+        if answer.startswith("error: "):
+            raise LinkError(answer.removeprefix("error: "))
+        return answer
+
+
+def window_bytes(window: np.ndarray) -> tuple[bytes, int]:
+    """A window as it travels, and its format: 0 for int16 (little-endian), 1 for int8 (the upper
+    byte).
+    """
+    window = np.asarray(window)
+    if window.dtype == np.int8:
+        return window.tobytes(), 1
+    if window.dtype != np.int16:
+        raise ModelError(
+            f"a window should be int16 or int8, found {window.dtype}: quantise it first"
+        )
+    return window.astype("<i2").tobytes(), 0
+
+
+def _single(value: Any) -> Any:
+    return float(np.float32(value)) if isinstance(value, float) else value
+
+
+def _incomplete(off: int | None, window: np.ndarray) -> str:
+    sent = np.asarray(window).nbytes
+    return f"the board still waits for byte {off} of the window after all {sent} were sent"
+
+
+def _parse_labels(text: str, count: int) -> tuple[str, ...]:
+    """`0=badminton 1=running` -> ("badminton", "running"); labels may hold spaces."""
+    labels: list[str] = []
+    for word in text.split(" "):
+        if word.startswith(f"{len(labels)}=") and len(labels) < count:
+            labels.append(word.split("=", 1)[1])
+        elif labels:
+            labels[-1] += " " + word
+    return tuple(labels)
