@@ -2,7 +2,8 @@
 
 x is [examples, length, channels] (or [examples, channels, length], said by layout "ncl", in the
 file as the entry `layout` or by the caller) or [examples, length] for one channel; y holds labels,
-text or whole numbers. Optional: `channels` (names), `labels` (names that numbers in y index), `rate_hz`.
+text or whole numbers. Optional: `channels` (names), `labels` (names that numbers in y index),
+`rate_hz`.
 """
 
 from __future__ import annotations

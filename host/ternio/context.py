@@ -1,0 +1,153 @@
+"""The engine's context in Python: tape, generator, errors; a current one per thread."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ._engine import ffi, lib
+from .errors import ModelError, TernioError
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Node:
+    """One recorded operation.
+
+    Attributes:
+        op: its name in the engine, e.g. "bitlinear".
+        inputs: tensors, None where an optional one was left out.
+        output: the result.
+        ints, floats: attributes, in the order that host/engine/te.h lists for the operation.
+    """
+
+    op: str
+    inputs: tuple[Tensor | None, ...]
+    output: Tensor
+    ints: tuple[int, ...]
+    floats: tuple[float, ...]
+
+
+class Context:
+    """Owner of a tape and a generator. Use one per thread; tensors of two contexts do not mix.
+
+    Args:
+        seed: of the generator that initialises parameters.
+
+    Example:
+        >>> with Context(seed=1) as context:
+        ...     model = nn.Linear(4, 2)
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        pointer = lib.te_ctx_new(seed)
+        if pointer == ffi.NULL:
+            raise TernioError("the engine could not allocate a context")
+        self.pointer = ffi.gc(pointer, lib.te_ctx_free)
+        lib.te_set_own_results(self.pointer, 1)
+
+    def __enter__(self) -> Context:
+        _stack().append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _stack().remove(self)
+
+    def seed(self, seed: int) -> None:
+        """Restarts the generator."""
+        lib.te_seed(self.pointer, seed)
+
+    def reset(self) -> None:
+        """Forgets the recorded operations; tensors that Python still holds keep their values."""
+        lib.te_tape_reset(self.pointer)
+
+    @property
+    def recording(self) -> bool:
+        """Whether operations are written to the tape."""
+        return bool(lib.te_recording(self.pointer))
+
+    @recording.setter
+    def recording(self, on: bool) -> None:
+        lib.te_set_recording(self.pointer, int(on))
+
+    @property
+    def simd(self) -> str:
+        """Name of the matrix kernels in use."""
+        return ffi.string(lib.te_simd(self.pointer)).decode()
+
+    def tape(self) -> list[Node]:
+        """The recorded operations, in the order of execution."""
+        return [self._node(i) for i in range(lib.te_tape_length(self.pointer))]
+
+    def check(self, ok: bool) -> None:
+        """Raises what the engine has to say, if it failed.
+
+        Raises:
+            ModelError: shapes, types or values that do not fit.
+            TernioError: memory ran out.
+        """
+        if ok:
+            return
+        status = lib.te_last_status(self.pointer)
+        text = ffi.string(lib.te_last_error(self.pointer)).decode()
+        text = text or ffi.string(lib.te_status_text(status)).decode()
+        lib.te_clear_error(self.pointer)
+        raise (TernioError if status == lib.TE_ERR_MEMORY else ModelError)(text)
+
+    def _node(self, i: int) -> Node:
+        from .tensor import Tensor
+
+        c = self.pointer
+        inputs = (lib.te_node_input(c, i, k) for k in range(lib.te_node_input_count(c, i)))
+        return Node(
+            ffi.string(lib.te_op_name(lib.te_node_op(c, i))).decode(),
+            tuple(None if t == ffi.NULL else Tensor.borrow(t, self) for t in inputs),
+            Tensor.borrow(lib.te_node_output(c, i), self),
+            tuple(lib.te_node_int(c, i, k) for k in range(lib.te_node_int_count(c, i))),
+            tuple(lib.te_node_float(c, i, k) for k in range(lib.te_node_float_count(c, i))),
+        )
+
+
+_threads = threading.local()
+
+
+def _stack() -> list[Context]:
+    if not hasattr(_threads, "stack"):
+        _threads.stack = []
+    return _threads.stack
+
+
+def current_context() -> Context:
+    """The innermost `with Context()` of this thread, else the thread's own default one."""
+    stack = _stack()
+    if stack:
+        return stack[-1]
+    if not hasattr(_threads, "default"):
+        _threads.default = Context()
+    return _threads.default
+
+
+def manual_seed(seed: int) -> None:
+    """Restarts the generator of the current context: same seed, same parameters."""
+    current_context().seed(seed)
+
+
+@contextlib.contextmanager
+def no_grad(context: Context | None = None) -> Iterator[None]:
+    """Operations inside are computed, not recorded; for inference.
+
+    Args:
+        context: whose recording to pause; by default the current one's.
+    """
+    context = context or current_context()
+    before = context.recording
+    context.recording = False
+    try:
+        yield
+    finally:
+        context.recording = before

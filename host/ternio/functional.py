@@ -1,0 +1,112 @@
+"""Operations as functions, under PyTorch's names where the thing is the same thing.
+
+Each is one operation of the engine and one node on its tape. Shapes are row-major, `[batch, time, width]`
+where time matters, `[..., width]` elsewhere.
+"""
+
+from __future__ import annotations
+
+from ._engine import lib
+from .tensor import Tensor, apply
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x w^T + b.  x [..., in], weight [out, in], bias [out] -> [..., out]"""
+    return apply(lib.te_linear, x, weight, bias)
+
+
+def bitlinear(x: Tensor, weight: Tensor) -> Tensor:
+    """BitNet b1.58 (arXiv 2402.17764): ternary weights, int8 activations, straight-through gradient.
+
+    x [..., in], weight [out, in] -> [..., out]
+    """
+    return apply(lib.te_bitlinear, x, weight)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension (arXiv 1910.07467)."""
+    return apply(lib.te_rmsnorm, x, weight, float(eps))
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension."""
+    return apply(lib.te_layernorm, x, weight, bias, float(eps))
+
+
+def rope(
+    x: Tensor, head_dim: int, base: float = 10000.0, offset: int = 0, interleaved: bool = False
+) -> Tensor:
+    """Rotary position embedding (arXiv 2104.09864) of every head.
+
+    Args:
+        x: [..., time, heads * head_dim].
+        head_dim: even.
+        base: pair i turns by base^(-2i/head_dim) per position.
+        offset: position of the first row.
+        interleaved: pairs are neighbours (2i, 2i+1) instead of halves (i, i + head_dim/2).
+    """
+    pairing = lib.TE_ROPE_INTERLEAVED if interleaved else lib.TE_ROPE_SPLIT_HALF
+    return apply(lib.te_rope, x, head_dim, pairing, float(base), offset)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, kv_heads: int | None = None, is_causal: bool = True
+) -> Tensor:
+    """softmax(q k^T / sqrt(head_dim)) v, heads sharing keys and values in groups (arXiv 2305.13245).
+
+    q [batch, time, heads * head_dim]; k, v [batch, time, kv_heads * head_dim] -> like q
+    """
+    return apply(lib.te_attention, q, k, v, heads, kv_heads or heads, int(is_causal))
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up (arXiv 2002.05202)."""
+    return apply(lib.te_swiglu, gate, up)
+
+
+def mean_pool(x: Tensor) -> Tensor:
+    """Mean over time.  [..., time, width] -> [..., width]"""
+    return apply(lib.te_mean_pool, x)
+
+
+def embedding(ids: Tensor, weight: Tensor) -> Tensor:
+    """Rows of a table.  ids int32 [...], weight [rows, width] -> [..., width]"""
+    return apply(lib.te_embedding, weight, ids)
+
+
+def lora(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """y + scale * (x a^T) b^T (arXiv 2106.09685).
+
+    y [..., out], x [..., in], a [rank, in], b [out, rank]
+    """
+    return apply(lib.te_lora, y, x, a, b, float(scale))
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0)"""
+    return x.relu()
+
+
+def silu(x: Tensor) -> Tensor:
+    """x * sigmoid(x)"""
+    return x.silu()
+
+
+def gelu(x: Tensor) -> Tensor:
+    """The tanh form of GELU (arXiv 1606.08415)."""
+    return x.gelu()
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Over the last dimension."""
+    return x.softmax()
+
+
+def cross_entropy(logits: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
+    """Mean negative log-likelihood.  logits [..., classes], target int32 [...] -> scalar"""
+    return apply(lib.te_cross_entropy, logits, target, ignore_index)
+
+
+def mse_loss(a: Tensor, b: Tensor) -> Tensor:
+    """Mean of (a - b)^2, a scalar."""
+    return apply(lib.te_mse, a, b)

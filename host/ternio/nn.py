@@ -1,0 +1,300 @@
+"""Layers in PyTorch's vocabulary: a module holds parameters and modules as attributes, `forward` uses
+them, `state_dict` names them by their path.
+
+    >>> class Net(nn.Module):
+    ...     def __init__(self):
+    ...         self.hidden, self.head = nn.BitLinear(64, 128), nn.Linear(128, 4)
+    ...     def forward(self, x):
+    ...         return self.head(self.hidden(x).relu())
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from . import functional as F
+from ._engine import lib
+from .context import Context
+from .errors import ModelError
+from .tensor import Tensor
+
+__all__ = [
+    "Attention",
+    "BitLinear",
+    "Block",
+    "Embedding",
+    "LayerNorm",
+    "Linear",
+    "Module",
+    "Parameter",
+    "RMSNorm",
+    "Sequential",
+    "SwiGLU",
+]
+
+
+class Parameter(Tensor):
+    """A tensor that training changes: zeros until something fills it.
+
+    Args:
+        shape: its dimensions.
+        context: where it lives; by default the current context.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, *shape: int, context: Context | None = None) -> None:
+        super().__init__(np.zeros(shape, dtype=np.float32), requires_grad=True, context=context)
+
+    def fill_(self, value: float) -> Parameter:
+        """Sets every element."""
+        lib.te_fill(self.pointer, value)
+        return self
+
+    def uniform_(self, low: float, high: float) -> Parameter:
+        """Random values between two bounds, from the context's generator."""
+        lib.te_fill_uniform(self.pointer, low, high)
+        return self
+
+    def normal_(self, mean: float = 0.0, std: float = 1.0) -> Parameter:
+        """Normally distributed values, from the context's generator."""
+        lib.te_fill_normal(self.pointer, mean, std)
+        return self
+
+
+class Module:
+    """Base of layers and models; parameters, modules and lists of modules are found in attributes."""
+
+    training = True
+
+    def forward(self, *args: object) -> Tensor:
+        """What the module computes; each module defines its own."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward()")
+
+    def __call__(self, *args: object) -> Tensor:
+        return self.forward(*args)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Modules directly below, as (name, module); those in a list as `name.index`."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, (list, tuple)):
+                yield from (
+                    (f"{name}.{i}", m) for i, m in enumerate(value) if isinstance(m, Module)
+                )
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module ("" unless a prefix is given) and all below, as (path, module)."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """All parameters as (path, parameter); one that is shared appears once."""
+        seen: set[int] = set()
+        for path, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield f"{path}.{name}" if path else name, value
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters."""
+        return (p for _, p in self.named_parameters())
+
+    @property
+    def context(self) -> Context:
+        """The context of the parameters."""
+        for parameter in self.parameters():
+            return parameter.context
+        raise ModelError(f"{type(self).__name__} has no parameters, and so no context")
+
+    def train(self, mode: bool = True) -> Module:
+        """Switches to training; returns the module."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Module:
+        """Switches to evaluation; returns the module."""
+        return self.train(False)
+
+    def requires_grad_(self, on: bool = True) -> Module:
+        """Freezes (False) or frees all parameters; returns the module."""
+        for parameter in self.parameters():
+            parameter.requires_grad = on
+        return self
+
+    def zero_grad(self) -> None:
+        """Makes all gradients absent."""
+        for parameter in self.parameters():
+            parameter.zero_grad()
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters by path."""
+        return {name: p.numpy().copy() for name, p in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes over parameters; names and shapes must agree exactly.
+
+        Raises:
+            ModelError: naming what is missing, left over, of another shape or not finite. Nothing
+                is changed then.
+        """
+        own = dict(self.named_parameters())
+        missing = [name for name in own if name not in state]
+        unknown = [name for name in state if name not in own]
+        if missing or unknown:
+            parts = [
+                f"{what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+                for what, names in (("missing", missing), ("not in the model", unknown))
+                if names
+            ]
+            raise ModelError(f"state_dict does not fit {type(self).__name__}; {'; '.join(parts)}")
+        values = {name: np.asarray(state[name]) for name in own}
+        for name, parameter in own.items():
+            if values[name].shape != parameter.shape:
+                raise ModelError(
+                    f"{name}: expected shape {list(parameter.shape)}, got {list(values[name].shape)}"
+                )
+            if values[name].dtype.kind != "f" or not np.isfinite(values[name]).all():
+                raise ModelError(f"{name}: expected finite floating-point values")
+        for name, parameter in own.items():
+            parameter.numpy()[...] = values[name]
+
+
+class Linear(Module):
+    """y = x w^T + b; initialised uniformly within 1/sqrt(in_features)."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        bound = 1 / math.sqrt(in_features)
+        self.weight = Parameter(out_features, in_features).uniform_(-bound, bound)
+        self.bias = Parameter(out_features).uniform_(-bound, bound) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class BitLinear(Module):
+    """A linear layer whose weights are ternary and whose inputs are int8 (arXiv 2402.17764)."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        bound = 1 / math.sqrt(in_features)
+        self.weight = Parameter(out_features, in_features).uniform_(-bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.bitlinear(x, self.weight)
+
+
+class RMSNorm(Module):
+    """Division by the root mean square, times a gain (arXiv 1910.07467)."""
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        self.weight, self.eps = Parameter(width).fill_(1.0), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight, self.eps)
+
+
+class LayerNorm(Module):
+    """Mean 0 and deviation 1, times a gain, plus a bias (arXiv 1607.06450)."""
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        self.weight, self.bias, self.eps = Parameter(width).fill_(1.0), Parameter(width), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class Embedding(Module):
+    """A learned vector per id."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        self.weight = Parameter(rows, width).normal_(0.0, 1.0)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight)
+
+
+class Sequential(Module):
+    """Modules (or functions of a tensor), one after the other."""
+
+    def __init__(self, *layers: Callable[[Tensor], Tensor]) -> None:
+        self.layers = list(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def _linear(ternary: bool, in_features: int, out_features: int) -> Module:
+    """The bias-free layer that transformer blocks are made of."""
+    if ternary:
+        return BitLinear(in_features, out_features)
+    return Linear(in_features, out_features, bias=False)
+
+
+class Attention(Module):
+    """Self-attention with rotary positions; query heads share key/value heads in groups.
+
+    Args:
+        width: of input and output, heads * head_dim.
+        heads: query heads.
+        kv_heads: key/value heads, a divisor of `heads`; by default as many.
+        causal: position t sees positions 0..t only.
+        ternary: BitLinear instead of Linear.
+        rope_base: base of the rotary angles.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kv_heads: int | None = None,
+        causal: bool = True,
+        ternary: bool = True,
+        rope_base: float = 10000.0,
+    ) -> None:
+        self.heads, self.kv_heads = heads, kv_heads or heads
+        self.causal, self.rope_base, self.head_dim = causal, rope_base, width // heads
+        shared = self.kv_heads * self.head_dim
+        self.q = _linear(ternary, width, width)
+        self.k = _linear(ternary, width, shared)
+        self.v = _linear(ternary, width, shared)
+        self.o = _linear(ternary, width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = F.rope(self.q(x), self.head_dim, self.rope_base)
+        k = F.rope(self.k(x), self.head_dim, self.rope_base)
+        return self.o(F.attention(q, k, self.v(x), self.heads, self.kv_heads, self.causal))
+
+
+class SwiGLU(Module):
+    """The gated feed-forward layer: down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
+
+    def __init__(self, width: int, hidden: int, ternary: bool = True) -> None:
+        self.gate = _linear(ternary, width, hidden)
+        self.up = _linear(ternary, width, hidden)
+        self.down = _linear(ternary, hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.swiglu(self.gate(x), self.up(x)))
+
+
+class Block(Module):
+    """A pre-norm transformer block: x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(
+        self, width: int, attention: Module, feed_forward: Module, eps: float = 1e-5
+    ) -> None:
+        self.attention_norm, self.attention = RMSNorm(width, eps), attention
+        self.feed_forward_norm, self.feed_forward = RMSNorm(width, eps), feed_forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.feed_forward(self.feed_forward_norm(x))

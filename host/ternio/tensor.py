@@ -1,0 +1,296 @@
+"""Tensor: a NumPy-friendly handle on a tensor of the C engine.
+
+A handle owns one reference of the engine's count, and so does every NumPy view that is taken of it;
+memory goes when the last of them does, whatever became of the tape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ._engine import ffi, lib
+from .context import Context, current_context, manual_seed, no_grad
+from .errors import ModelError
+
+__all__ = ["Context", "Tensor", "current_context", "manual_seed", "no_grad"]
+
+# NumPy arrays lent to the engine, until it hands them back.
+_lent: dict[int, tuple[object, np.ndarray]] = {}
+
+
+@ffi.def_extern(name="te_py_release")
+def _release_lent(owner: object) -> None:
+    _lent.pop(ffi.from_handle(owner), None)
+
+
+class _Memory:
+    """Describes memory to NumPy and holds the reference that keeps it there."""
+
+    def __init__(self, pointer: object, shape: tuple[int, ...], dtype: str, owner: object) -> None:
+        address = int(ffi.cast("uintptr_t", pointer))
+        self.owner = owner
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": shape,
+            "typestr": dtype,
+            "data": (address, False),
+        }
+
+
+class Tensor:
+    """An array of float32 or int32 with reverse-mode differentiation.
+
+    Args:
+        data: numbers, nested sequences or an array; copied. Integers become int32.
+        requires_grad: whether backward() computes its gradient.
+        context: where it lives; by default the current context.
+
+    Example:
+        >>> x = Tensor([[1.0, 2.0]], requires_grad=True)
+        >>> (x * x).mean().backward()
+        >>> x.grad
+        array([[1., 2.]], dtype=float32)
+    """
+
+    __slots__ = ("__weakref__", "context", "pointer")
+    __array_priority__ = 1000  # array * Tensor asks the Tensor
+
+    def __init__(
+        self, data: object, requires_grad: bool = False, context: Context | None = None
+    ) -> None:
+        array = _as_array(data)
+        self.context = context or current_context()
+        dtype = lib.TE_DTYPE_INT32 if array.dtype == np.int32 else lib.TE_DTYPE_FLOAT
+        pointer = lib.te_zeros(self.context.pointer, dtype, array.ndim, list(array.shape))
+        self._adopt(pointer)
+        self.numpy()[...] = array
+        if requires_grad:
+            self.requires_grad = True
+
+    @classmethod
+    def wrap(cls, pointer: object, context: Context) -> Tensor:
+        """A handle that takes over one reference; raises the engine's error when NULL."""
+        self = object.__new__(cls)
+        self.context = context
+        self._adopt(pointer)
+        return self
+
+    @classmethod
+    def borrow(cls, pointer: object, context: Context) -> Tensor:
+        """A handle on a tensor that someone else owns too."""
+        return cls.wrap(lib.te_retain(pointer), context)
+
+    @classmethod
+    def from_numpy(cls, array: np.ndarray, context: Context | None = None) -> Tensor:
+        """A tensor over the memory of a C-contiguous float32 or int32 array, without a copy."""
+        kinds = {"float32": lib.TE_DTYPE_FLOAT, "int32": lib.TE_DTYPE_INT32}
+        kind = kinds.get(str(array.dtype))
+        if kind is None or not array.flags.c_contiguous or not array.flags.writeable:
+            raise ModelError(
+                f"from_numpy: expected a writable C-contiguous float32 or int32 array, got "
+                f"{array.dtype}; copy it with Tensor(array)"
+            )
+        context = context or current_context()
+        key = id(array)
+        while key in _lent:  # the same array lent twice
+            key += 1
+        handle = ffi.new_handle(key)
+        _lent[key] = (handle, array)
+        data = ffi.cast("void *", array.ctypes.data)
+        pointer = lib.te_from_data(
+            context.pointer, kind, array.ndim, list(array.shape), data, lib.te_py_release, handle
+        )
+        if pointer == ffi.NULL:
+            del _lent[key]
+        return cls.wrap(pointer, context)
+
+    def _adopt(self, pointer: object) -> None:
+        self.context.check(pointer != ffi.NULL)
+        self.pointer = ffi.gc(pointer, lib.te_release)
+
+    # ---- What it is ----
+
+    @property
+    def id(self) -> int:
+        """Number that is unique within the context and never used again."""
+        return lib.te_tensor_id(self.pointer)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Dimensions; () for a scalar."""
+        return tuple(ffi.unpack(lib.te_shape(self.pointer), self.ndim)) if self.ndim else ()
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return lib.te_ndim(self.pointer)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32 or int32."""
+        is_int = lib.te_tensor_dtype(self.pointer) == lib.TE_DTYPE_INT32
+        return np.dtype(np.int32 if is_int else np.float32)
+
+    def numel(self) -> int:
+        """Number of elements."""
+        return lib.te_numel(self.pointer)
+
+    def numpy(self) -> np.ndarray:
+        """A view of the values, without a copy; writing to it changes the tensor."""
+        is_int = self.dtype == np.int32
+        data = lib.te_data_i32(self.pointer) if is_int else lib.te_data(self.pointer)
+        return np.asarray(_Memory(data, self.shape, self.dtype.str, self.pointer))
+
+    def item(self) -> float:
+        """The value of a tensor of one element."""
+        if self.numel() != 1:
+            raise ModelError(f"item(): expected one element, the shape is {list(self.shape)}")
+        return lib.te_item(self.pointer)
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len() of a tensor without dimensions")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        grad = ", requires_grad=True" if self.requires_grad else ""
+        values = np.array2string(self.numpy(), threshold=20, precision=4, separator=", ")
+        return f"Tensor({values}, shape={list(self.shape)}{grad})"
+
+    # ---- Gradients ----
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether backward() computes a gradient for it."""
+        return bool(lib.te_requires_grad(self.pointer))
+
+    @requires_grad.setter
+    def requires_grad(self, on: bool) -> None:
+        self.context.check(lib.te_set_requires_grad(self.pointer, int(on)) == lib.TE_OK)
+
+    @property
+    def grad(self) -> np.ndarray | None:
+        """The gradient: a view for parameters and inputs, a copy for results; None without one."""
+        data = lib.te_grad(self.pointer)
+        if data == ffi.NULL:
+            return None
+        view = np.asarray(_Memory(data, self.shape, "<f4", self.pointer))
+        return view if lib.te_is_leaf(self.pointer) else view.copy()
+
+    def zero_grad(self) -> None:
+        """Makes the gradient absent; views of it that were taken keep their memory."""
+        lib.te_zero_grad(self.pointer)
+
+    def retain_grad(self) -> None:
+        """Keeps the gradient of an intermediate result through backward()."""
+        lib.te_retain_grad(self.pointer)
+
+    def backward(self, retain_tape: bool = False) -> None:
+        """Adds the gradients of this scalar to `.grad` of what it was computed from.
+
+        Args:
+            retain_tape: keep the recorded operations, to read them; else the tape starts anew.
+        """
+        try:
+            self.context.check(lib.te_backward(self.context.pointer, self.pointer) == lib.TE_OK)
+        finally:
+            if not retain_tape:
+                self.context.reset()
+
+    def detach(self) -> Tensor:
+        """The same memory as a tensor without history."""
+        return Tensor.from_numpy(self.numpy(), self.context)
+
+    # ---- Operations ----
+
+    def _constant(self, value: object) -> Tensor:
+        return (
+            value if isinstance(value, Tensor) else Tensor(np.float32(value), context=self.context)
+        )
+
+    def __add__(self, other: Tensor | float) -> Tensor:
+        return apply(lib.te_add, self, self._constant(other))
+
+    def __mul__(self, other: Tensor | float) -> Tensor:
+        if isinstance(other, Tensor):
+            return apply(lib.te_mul, self, other)
+        return apply(lib.te_scale, self, float(other))
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Tensor:
+        return self * -1.0
+
+    def __sub__(self, other: Tensor | float) -> Tensor:
+        return self + -other
+
+    def __rsub__(self, other: float) -> Tensor:
+        return -self + other
+
+    def __truediv__(self, other: float) -> Tensor:
+        return self * (1.0 / other)
+
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+        """The same values under other dimensions, one of which may be -1; no copy."""
+        dims = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else list(shape)
+        return apply(lib.te_reshape, self, len(dims), dims)
+
+    def relu(self) -> Tensor:
+        """max(x, 0)"""
+        return apply(lib.te_relu, self)
+
+    def silu(self) -> Tensor:
+        """x * sigmoid(x)"""
+        return apply(lib.te_silu, self)
+
+    def gelu(self) -> Tensor:
+        """The tanh form of x * Phi(x)."""
+        return apply(lib.te_gelu, self)
+
+    def softmax(self) -> Tensor:
+        """Over the last dimension."""
+        return apply(lib.te_softmax, self)
+
+    def mean(self) -> Tensor:
+        """The mean of all elements, a scalar."""
+        return apply(lib.te_mean_pool, self.reshape(-1, 1)).reshape([])
+
+
+def apply(function: object, *args: object) -> Tensor:
+    """Calls an operation of the engine; Tensors and None stand for its tensor arguments.
+
+    Raises:
+        ModelError: what does not fit, in the engine's words; or tensors of two contexts.
+    """
+    context = None
+    values = []
+    for arg in args:
+        if isinstance(arg, Tensor):
+            context = context or arg.context
+            if arg.context is not context:
+                raise ModelError("tensors of two contexts in one operation; create them in one")
+            values.append(arg.pointer)
+        else:
+            values.append(ffi.NULL if arg is None else arg)
+    if context is None:
+        raise ModelError("an operation needs at least one Tensor")
+    return Tensor.wrap(function(context.pointer, *values), context)
+
+
+def _as_array(data: object) -> np.ndarray:
+    """Numbers as float32 or int32; ModelError for what holds neither."""
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ModelError(f"Tensor: rows of unequal length ({error})") from error
+    if array.dtype.kind in "iu" and not (array.size and np.abs(array).max() > 2**31 - 1):
+        return array.astype(np.int32)
+    if array.dtype.kind in "fb":
+        return array.astype(np.float32)
+    raise ModelError(f"Tensor: expected float or 32-bit int values, got {array.dtype}")
