@@ -81,7 +81,9 @@ class BoardSession:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
-        except SMPTransportDisconnected as error:
+        except (TimeoutError, asyncio.TimeoutError):
+            raise
+        except (SMPTransportDisconnected, OSError) as error:
             raise LinkError(f"{self.port} was closed while in use: {error}") from None
         except BaseException:
             future.cancel()
