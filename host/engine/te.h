@@ -202,7 +202,7 @@ double te_node_float(const te_ctx *ctx, int64_t node, int k);
 
 /* Gradients of a scalar with respect to every tensor that requires one are added to te_grad().
  * te_backward_from starts at any result with the given gradient (numel values). The tape stays, so
- * that it can be read, but can be run backward once only. */
+ * that it can be read, or run again from another result. */
 te_status te_backward(te_ctx *ctx, te_tensor *loss);
 te_status te_backward_from(te_ctx *ctx, te_tensor *result, const te_float *grad);
 
@@ -268,7 +268,7 @@ te_tensor *te_lora(te_ctx *ctx, te_tensor *y, te_tensor *x, te_tensor *a, te_ten
 te_tensor *te_reshape(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape);
 
 /* Mean negative log-likelihood over the labels that are not ignore_index (use -1 where none is
- * ignored).  logits [..., classes], labels int32 [...] -> scalar */
+ * ignored); 0 when all are.  logits [..., classes], labels int32 [...] -> scalar */
 te_tensor *te_cross_entropy(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
                             int64_t ignore_index);
 

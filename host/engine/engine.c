@@ -1,0 +1,22 @@
+/* engine.c - the whole training engine as one translation unit:
+ *     cc -O2 program.c engine.c -lm
+ * The parts are in order of dependence; te.h is the interface. */
+#include "internal.h"
+#include "kernels.h"
+
+#include "kernels.c"
+
+#include "context.c"
+#include "random.c"
+#include "tensor.c"
+#include "tape.c"
+
+#include "checks.c"
+#include "ops_attention.c"
+#include "ops_linear.c"
+#include "ops_norm.c"
+#include "ops_pointwise.c"
+#include "ops_reduce.c"
+#include "optim.c"
+
+#include "optable.c"

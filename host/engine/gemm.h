@@ -1,0 +1,162 @@
+/* gemm.h - the matrix product c = a b for one instruction set, included by kernels.c after simd.h.
+ * Blocked after Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008),
+ * with small matrices in mind: a is read in place through two strides, b is copied into panels of
+ * two vectors width only where it lies the wrong way round or is too large for the cache. */
+
+/* One tile of c: `rows` (at most TE_TILE_ROWS) times `vectors` (1 or 2) vectors, of which `columns`
+ * elements exist. Both are constants in every inlined copy, so that the sums stay in registers. */
+TE_INLINE void V(tile)(const int rows, const int vectors, const te_tile *t) {
+    V(vec) sum[TE_TILE_ROWS][2];
+    const te_float *b = t->b;
+    const te_float *a[TE_TILE_ROWS];
+    const int64_t a_col = t->a_col;
+    TE_UNROLL
+    for (int i = 0; i < rows; i++) {
+        a[i] = t->a + i * t->a_row;
+        sum[i][0] = V(set)(0);
+        sum[i][1] = V(set)(0);
+    }
+    for (int64_t p = 0; p < t->k; p++) {
+        V(vec) b0 = V(load)(b);
+        V(vec) b1 = vectors == 2 ? V(load)(b + V(lanes)) : b0;
+        TE_UNROLL
+        for (int i = 0; i < rows; i++) {
+            V(vec) x = V(set)(*a[i]);
+            sum[i][0] = V(fma)(x, b0, sum[i][0]);
+            if (vectors == 2)
+                sum[i][1] = V(fma)(x, b1, sum[i][1]);
+            a[i] += a_col;
+        }
+        b += t->b_row;
+    }
+    for (int j = 0; j < vectors; j++) {
+        const int64_t n = t->columns - j * V(lanes);
+        V(vec) bias = t->bias ? V(load_n)(t->bias + j * V(lanes), n) : V(set)(0);
+        TE_UNROLL
+        for (int i = 0; i < rows; i++) {
+            te_float *c = t->c + i * t->c_row + j * V(lanes);
+            V(vec) value = sum[i][j];
+            if (t->accumulate)
+                value += V(load_n)(c, n);
+            if (t->row_scale)
+                value *= V(set)(t->row_scale[i]);
+            if (t->bias)
+                value += bias;
+            V(store_n)(c, value, n);
+        }
+    }
+}
+
+/* All rows of a block in tiles of TE_TILE_ROWS, then of 4, 2 and 1: fewer sizes, less code. */
+static TE_TARGET void V(tile_rows)(int64_t rows, int narrow, te_tile *t) {
+    while (rows > 0) {
+        const int64_t step = rows >= TE_TILE_ROWS ? TE_TILE_ROWS : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
+        switch (2 * step + narrow) {
+        case 2 * TE_TILE_ROWS: V(tile)(TE_TILE_ROWS, 2, t); break;
+        case 2 * TE_TILE_ROWS + 1: V(tile)(TE_TILE_ROWS, 1, t); break;
+        case 8: V(tile)(4, 2, t); break;
+        case 9: V(tile)(4, 1, t); break;
+        case 4: V(tile)(2, 2, t); break;
+        case 5: V(tile)(2, 1, t); break;
+        case 2: V(tile)(1, 2, t); break;
+        default: V(tile)(1, 1, t);
+        }
+        rows -= step;
+        t->a += step * t->a_row;
+        t->c += step * t->c_row;
+        t->row_scale += t->row_scale ? step : 0;
+    }
+}
+
+#if TE_VECTOR_BYTES
+/* Transposes a square of vectors by rounds of perfect shuffles. */
+TE_INLINE void V(transpose)(V(vec) v[V(lanes)]) {
+    V(vec) w[V(lanes)];
+    for (int step = 1; step < V(lanes); step *= 2) {
+        TE_UNROLL
+        for (int i = 0; i < V(lanes) / 2; i++) {
+            w[2 * i] = TE_ZIP_LOW(v[i], v[i + V(lanes) / 2]);
+            w[2 * i + 1] = TE_ZIP_HIGH(v[i], v[i + V(lanes) / 2]);
+        }
+        TE_UNROLL
+        for (int i = 0; i < V(lanes); i++)
+            v[i] = w[i];
+    }
+}
+#endif
+
+/* panel[p][j] = b[p + j * ld] for p < k, j < n; columns n to `width` become zero. */
+static TE_TARGET void V(pack_transposed)(te_float *panel, const te_float *b, int64_t ld, int64_t k,
+                                         int64_t n, int64_t width) {
+    for (int64_t j = 0; j < width; j += V(lanes)) {
+        int64_t p = 0;
+#if TE_VECTOR_BYTES
+        for (; p + V(lanes) <= k; p += V(lanes)) {
+            V(vec) v[V(lanes)];
+            TE_UNROLL
+            for (int i = 0; i < V(lanes); i++)
+                v[i] = j + i < n ? V(load)(b + p + (j + i) * ld) : V(set)(0);
+            V(transpose)(v);
+            TE_UNROLL
+            for (int i = 0; i < V(lanes); i++)
+                V(store)(panel + (p + i) * width + j, v[i]);
+        }
+#endif
+        for (; p < k; p++)
+            for (int64_t i = 0; i < V(lanes); i++)
+                panel[p * width + j + i] = j + i < n ? b[p + (j + i) * ld] : 0;
+    }
+}
+
+/* panel[p][j] = b[p * ld + j], with the same padding. */
+static TE_TARGET void V(pack_rows)(te_float *panel, const te_float *b, int64_t ld, int64_t k,
+                                   int64_t n, int64_t width) {
+    for (int64_t p = 0; p < k; p++)
+        for (int64_t j = 0; j < width; j += V(lanes))
+            V(store)(panel + p * width + j,
+                     j < n ? V(load_n)(b + p * ld + j, n - j) : V(set)(0));
+}
+
+/* Products of one block of b (k <= TE_BLOCK_K rows, n <= TE_BLOCK_N columns) with all rows of a. */
+static TE_TARGET void V(gemm_block)(const te_gemm *g, te_float *pack, int64_t j0, int64_t n,
+                                    int64_t p0, int64_t k) {
+    const int64_t wide = 2 * V(lanes);
+    const int transposed = g->b_col != 1;
+    const int first = p0 == 0, last = p0 + k == g->k;
+    const int direct = !transposed && (g->m <= TE_DIRECT_ROWS || k * g->b_row <= TE_DIRECT_FLOATS);
+    for (int64_t i0 = 0; i0 < g->m; i0 += TE_BLOCK_M) {
+        const int64_t i1 = i0 + TE_BLOCK_M < g->m ? i0 + TE_BLOCK_M : g->m;
+        for (int64_t j = 0; j < n; j += wide) {
+            const int64_t columns = n - j < wide ? n - j : wide;
+            const int narrow = columns <= V(lanes);
+            const int64_t width = narrow ? V(lanes) : wide;
+            const te_float *b = g->b + p0 * g->b_row + (j0 + j) * g->b_col;
+            te_float *panel = pack + j * k;
+            te_tile t = {.k = k, .a_row = g->a_row, .a_col = g->a_col, .c_row = g->c_row,
+                         .columns = columns, .accumulate = g->accumulate || !first};
+            if (direct && columns == width) {
+                t.b = b;
+                t.b_row = g->b_row;
+            } else {
+                if (i0 == 0 && transposed)
+                    V(pack_transposed)(panel, b, g->b_col, k, columns, width);
+                else if (i0 == 0)
+                    V(pack_rows)(panel, b, g->b_row, k, columns, width);
+                t.b = panel;
+                t.b_row = width;
+            }
+            t.bias = last && g->bias ? g->bias + j0 + j : NULL;
+            t.a = g->a + i0 * g->a_row + p0 * g->a_col;
+            t.c = g->c + i0 * g->c_row + j0 + j;
+            t.row_scale = last && g->row_scale ? g->row_scale + i0 : NULL;
+            V(tile_rows)(i1 - i0, narrow, &t);
+        }
+    }
+}
+
+static TE_TARGET void V(gemm)(const te_gemm *g, te_float *pack) {
+    for (int64_t j0 = 0; j0 < g->n; j0 += TE_BLOCK_N)
+        for (int64_t p0 = 0; p0 < g->k || p0 == 0; p0 += TE_BLOCK_K)
+            V(gemm_block)(g, pack, j0, g->n - j0 < TE_BLOCK_N ? g->n - j0 : TE_BLOCK_N, p0,
+                          g->k - p0 < TE_BLOCK_K ? g->k - p0 : TE_BLOCK_K);
+}

@@ -1,0 +1,105 @@
+/* internal.h - structures and helpers shared by the parts of engine.c. Not installed. */
+#ifndef TE_INTERNAL_H
+#define TE_INTERNAL_H
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "te.h"
+
+enum { TE_SIZE_CLASSES = 160, TE_MAX_SAVED = 2, TE_ERROR_CHARS = 240, TE_SHAPE_CHARS = 96 };
+
+/* The quantisers' smallest scale and divisor, and the largest int8 magnitude. */
+#define TE_QUANT_EPS ((te_float)1e-5)
+#define TE_QUANT_MAX ((te_float)127)
+
+typedef struct te_kernels te_kernels;
+
+struct te_tensor {
+    te_ctx *ctx;
+    int64_t id;
+    int refs;
+    int dtype;
+    int ndim;
+    int64_t shape[TE_MAX_DIMS];
+    int64_t stride[TE_MAX_DIMS]; /* in elements */
+    int64_t numel;
+    void *data;
+    te_tensor *base;       /* the tensor whose data a view shares, retained */
+    te_release_fn release; /* of memory that came from the caller */
+    void *owner;
+    int external; /* data belongs to the caller */
+    te_float *grad;
+    int grad_set; /* grad holds a value; a buffer that does not is overwritten first */
+    int keep_grad;
+    int requires_grad;
+    int64_t node; /* index of the node that made it, -1 for leaves */
+    int64_t tape; /* serial number of that tape */
+};
+
+typedef struct {
+    int op;
+    int n_in, n_int, n_float;
+    te_tensor *in[TE_MAX_INPUTS];
+    te_tensor *out;
+    int64_t ints[TE_MAX_INTS];
+    double floats[TE_MAX_FLOATS];
+    void *saved[TE_MAX_SAVED]; /* pool blocks kept for the backward pass, or NULL */
+} te_node;
+
+/* Header in front of every block of the pool; the payload is aligned to 64 bytes. */
+typedef struct te_block {
+    struct te_block *next;
+    void *raw; /* what malloc returned */
+    int size_class;
+} te_block;
+
+struct te_ctx {
+    int64_t live; /* tensors and optimisers that still point here, plus one for the owner */
+    int64_t next_id;
+    int recording, training, own_results;
+
+    te_status status;
+    char error[TE_ERROR_CHARS];
+
+    te_block *free_blocks[TE_SIZE_CLASSES];
+    int64_t bytes_used, bytes_held, bytes_peak;
+    int64_t fail_in; /* allocations until the injected failure, -1 for none */
+
+    te_node *nodes;
+    int64_t node_count, node_capacity;
+    int64_t tape; /* serial number of the present tape */
+    te_tensor **results;
+    int64_t result_count, result_capacity;
+
+    uint64_t rng[4];
+
+    te_float *rope_table; /* see ops_attention.c */
+    int64_t rope_head_dim, rope_rows, rope_offset;
+    double rope_base;
+
+    const te_kernels *kernels;
+    te_float *pack; /* workspace of matrix products */
+};
+
+/* context.c */
+static void *te_alloc(te_ctx *ctx, int64_t bytes);
+static void te_free(te_ctx *ctx, void *block);
+static void te_ctx_drop(te_ctx *ctx);
+static void *te_fail(te_ctx *ctx, te_status status, const char *format, ...);
+
+/* tensor.c */
+static te_tensor *te_tensor_new(te_ctx *ctx, int dtype, int ndim, const int64_t *shape);
+static te_tensor *te_tensor_like(te_ctx *ctx, const te_tensor *t);
+static const char *te_shape_text(const te_tensor *t, char text[TE_SHAPE_CHARS]);
+static te_float *te_grad_buffer(te_tensor *t, int *accumulate);
+static void te_grad_drop(te_tensor *t);
+
+/* tape.c */
+static te_tensor *te_record(te_ctx *ctx, const te_node *node, te_tensor *out);
+static int te_needs_grad(const te_ctx *ctx, const te_tensor *t);
+
+#endif

@@ -1,0 +1,108 @@
+/* kernels.h - the table of inner loops that every instruction set fills (see rows.h and gemm.h for
+ * what each does), and the parameters of the larger ones. */
+#ifndef TE_KERNELS_H
+#define TE_KERNELS_H
+
+#include "internal.h"
+
+/* Blocks of a matrix product: TE_BLOCK_K x TE_BLOCK_N of b are packed at a time (256 KB, half of a
+ * small second-level cache) and multiplied with TE_BLOCK_M rows of a. A b that lies the right way
+ * round is read in place when it is small (first-level cache) or when few rows would repay a copy. */
+enum {
+    TE_BLOCK_M = 96,
+    TE_BLOCK_K = 256,
+    TE_BLOCK_N = 256,
+    TE_PACK_FLOATS = TE_BLOCK_K * TE_BLOCK_N,
+    TE_DIRECT_ROWS = 24,
+    TE_DIRECT_FLOATS = 8192
+};
+
+/* c[i][j] (+)= sum over p of a[i * a_row + p * a_col] * b[p * b_row + j * b_col], then times
+ * row_scale[i], then plus bias[j]. One of b_row, b_col is 1; c_row is the stride of rows of c. */
+typedef struct {
+    int64_t m, n, k;
+    const te_float *a;
+    int64_t a_row, a_col;
+    const te_float *b;
+    int64_t b_row, b_col;
+    te_float *c;
+    int64_t c_row;
+    int accumulate;
+    const te_float *row_scale; /* [m] or NULL */
+    const te_float *bias;      /* [n] or NULL */
+} te_gemm;
+
+/* One tile of a product: rows of a times a panel of b. */
+typedef struct {
+    int64_t k;
+    const te_float *a;
+    int64_t a_row, a_col;
+    const te_float *b;
+    int64_t b_row;
+    te_float *c;
+    int64_t c_row, columns;
+    int accumulate;
+    const te_float *row_scale, *bias;
+} te_tile;
+
+typedef struct {
+    te_float mean, rstd, offset, slope;
+} te_norm_back;
+
+/* p = p * keep - rate * m / (sqrt(v) * root_correction + eps), with l2 * p added to the gradient */
+typedef struct {
+    te_float beta1, beta2, rest1, rest2; /* rest = 1 - beta */
+    te_float rate, root_correction, eps, keep, l2;
+} te_adam_step;
+
+struct te_kernels {
+    const char *name;
+    void (*gemm)(const te_gemm *g, te_float *pack);
+    void (*transpose)(te_float *panel, const te_float *b, int64_t ld, int64_t k, int64_t n,
+                      int64_t width);
+    void (*add)(int64_t n, const te_float *a, const te_float *b, te_float *y);
+    void (*mul)(int64_t n, const te_float *a, const te_float *b, te_float *y);
+    void (*scale)(int64_t n, te_float factor, const te_float *x, te_float *y);
+    void (*axpy)(int64_t n, te_float factor, const te_float *x, te_float *y);
+    void (*mul_add)(int64_t n, const te_float *a, const te_float *b, te_float *y);
+    te_float (*dot)(int64_t n, const te_float *a, const te_float *b);
+    te_float (*sum_squares)(int64_t n, te_float mean, const te_float *x);
+    te_float (*total)(int64_t n, const te_float *x);
+    te_float (*max_abs)(int64_t n, const te_float *x);
+    void (*quantize)(int64_t n, te_float factor, te_float limit, const te_float *x, te_float *y);
+    void (*ternarize)(int64_t n, te_float divisor, const te_float *x, te_float *y);
+    te_float (*exp_row)(int64_t n, te_float factor, const te_float *x, te_float *y,
+                        te_float *largest);
+    void (*softmax_back)(int64_t n, te_float factor, te_float inner, const te_float *p,
+                         const te_float *dp, te_float *dx, int accumulate);
+    void (*relu)(int64_t n, const te_float *x, te_float *y);
+    void (*relu_back)(int64_t n, const te_float *x, const te_float *dy, te_float *dx,
+                      int accumulate);
+    void (*silu)(int64_t n, const te_float *x, te_float *y);
+    void (*silu_back)(int64_t n, const te_float *x, const te_float *dy, te_float *dx,
+                      int accumulate);
+    void (*swiglu)(int64_t n, const te_float *a, const te_float *b, te_float *y);
+    void (*swiglu_back)(int64_t n, const te_float *a, const te_float *b, const te_float *dy,
+                        te_float *da, int accumulate_a, te_float *db, int accumulate_b);
+    void (*gelu)(int64_t n, const te_float *x, te_float *y);
+    void (*gelu_back)(int64_t n, const te_float *x, const te_float *dy, te_float *dx,
+                      int accumulate);
+    void (*normalize)(int64_t n, te_float mean, te_float rstd, const te_float *x,
+                      const te_float *gain, const te_float *bias, te_float *y);
+    void (*normalize_back)(int64_t n, const te_norm_back *c, const te_float *x,
+                           const te_float *gain, const te_float *dy, te_float *dx, int accumulate);
+    void (*norm_sums)(int64_t n, te_float mean, const te_float *x, const te_float *gain,
+                      const te_float *dy, te_float *with_gain, te_float *with_x);
+    void (*gain_back)(int64_t n, te_float mean, te_float rstd, const te_float *x,
+                      const te_float *dy, te_float *dgain);
+    void (*rotate)(int64_t n, te_float direction, const te_float *c, const te_float *s,
+                   const te_float *first, const te_float *second, te_float *y_first,
+                   te_float *y_second, int accumulate);
+    void (*adam)(int64_t n, const te_adam_step *s, const te_float *grad, te_float *param,
+                 te_float *m, te_float *v);
+};
+
+static const te_kernels *te_find_kernels(const char *name);
+static const te_kernels *te_best_kernels(void);
+
+#endif

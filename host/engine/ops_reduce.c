@@ -1,0 +1,227 @@
+/* ops_reduce.c - mean pooling, softmax, losses, and reshape. */
+#include "internal.h"
+#include "kernels.h"
+
+/* ---- Mean over time: [..., time, width] -> [..., width] ---- */
+
+te_tensor *te_mean_pool(te_ctx *ctx, te_tensor *x) {
+    int64_t shape[TE_MAX_DIMS];
+    char text[TE_SHAPE_CHARS];
+    if (!te_check_float(ctx, "mean_pool", "x", x) || !te_check_dims(ctx, "mean_pool", "x", x, 2))
+        return NULL;
+    const int64_t time = x->shape[x->ndim - 2], width = te_width(x);
+    if (x->numel == 0)
+        return te_fail(ctx, TE_ERR_SHAPE, "mean_pool: x %s is empty", te_shape_text(x, text));
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->ndim - 2] = width;
+    te_tensor *y = te_tensor_new(ctx, TE_DTYPE_FLOAT, x->ndim - 1, shape);
+    if (!y)
+        return NULL;
+    te_clear_floats(te_values(y), y->numel);
+    for (int64_t i = 0; i < te_rows(x); i++) {
+        te_float *row = te_values(y) + i / time * width;
+        ctx->kernels->add(width, row, te_values(x) + i * width, row);
+    }
+    ctx->kernels->scale(y->numel, (te_float)1 / (te_float)time, te_values(y), te_values(y));
+    te_node node = {.op = TE_OP_MEAN_POOL, .n_in = 1, .in = {x}};
+    return te_record(ctx, &node, y);
+}
+
+static int te_mean_pool_backward(te_ctx *ctx, te_node *node) {
+    te_tensor *x = node->in[0];
+    const int64_t time = x->shape[x->ndim - 2], width = te_width(x);
+    te_float *dx = te_grad_sum_buffer(x);
+    if (!dx)
+        return 0;
+    for (int64_t i = 0; i < te_rows(x); i++)
+        ctx->kernels->axpy(width, (te_float)1 / (te_float)time,
+                           node->out->grad + i / time * width, dx + i * width);
+    return 1;
+}
+
+/* ---- Softmax over the last dimension ---- */
+
+te_tensor *te_softmax(te_ctx *ctx, te_tensor *x) {
+    if (!te_check_float(ctx, "softmax", "x", x) || !te_check_dims(ctx, "softmax", "x", x, 1))
+        return NULL;
+    te_tensor *y = te_tensor_like(ctx, x);
+    if (!y)
+        return NULL;
+    const int64_t n = te_width(x);
+    for (int64_t i = 0; i < te_rows(x); i++) {
+        te_float *row = te_values(y) + i * n, largest;
+        te_float total = ctx->kernels->exp_row(n, 1, te_values(x) + i * n, row, &largest);
+        ctx->kernels->scale(n, (te_float)1 / total, row, row);
+    }
+    te_node node = {.op = TE_OP_SOFTMAX, .n_in = 1, .in = {x}};
+    return te_record(ctx, &node, y);
+}
+
+/* dx = y (dy - sum(y dy)) */
+static int te_softmax_backward(te_ctx *ctx, te_node *node) {
+    te_tensor *x = node->in[0];
+    const int64_t n = te_width(x);
+    int accumulate = 0;
+    te_float *dx = te_grad_buffer(x, &accumulate);
+    if (!dx)
+        return 0;
+    for (int64_t i = 0; i < te_rows(x); i++) {
+        const te_float *y = te_values(node->out) + i * n, *dy = node->out->grad + i * n;
+        te_float inner = ctx->kernels->dot(n, y, dy);
+        ctx->kernels->softmax_back(n, 1, inner, y, dy, dx + i * n, accumulate);
+    }
+    return 1;
+}
+
+/* ---- Cross-entropy: mean of -log softmax(logits)[label] ---- */
+
+static int te_check_labels(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
+                           int64_t ignore_index) {
+    if (!te_check_float(ctx, "cross_entropy", "logits", logits) ||
+        !te_check(ctx, "cross_entropy", "labels", labels, TE_DTYPE_INT32) ||
+        !te_check_dims(ctx, "cross_entropy", "logits", logits, 1))
+        return 0;
+    if (labels->numel != te_rows(logits)) {
+        te_fail_shapes(ctx, "cross_entropy", "logits", logits, "labels", labels,
+                       "needs [..., classes] and [...]");
+        return 0;
+    }
+    const int32_t *label = labels->data;
+    for (int64_t i = 0; i < labels->numel; i++) {
+        if (label[i] != ignore_index && (label[i] < 0 || label[i] >= te_width(logits))) {
+            te_fail(ctx, TE_ERR_VALUE, "cross_entropy: label %d at position %lld, 0 to %lld exist",
+                    (int)label[i], (long long)i, (long long)te_width(logits) - 1);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+te_tensor *te_cross_entropy(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
+                            int64_t ignore_index) {
+    if (!te_check_labels(ctx, logits, labels, ignore_index))
+        return NULL;
+    const int64_t n = te_width(logits);
+    const int32_t *label = labels->data;
+    te_tensor *loss = te_tensor_new(ctx, TE_DTYPE_FLOAT, 0, NULL);
+    te_float *p = te_alloc_floats(ctx, logits->numel);
+    if (!loss || !p) {
+        te_release(loss);
+        te_free(ctx, p);
+        return NULL;
+    }
+    double total = 0;
+    int64_t count = 0;
+    for (int64_t i = 0; i < labels->numel; i++) {
+        const te_float *row = te_values(logits) + i * n;
+        te_float largest, sum = ctx->kernels->exp_row(n, 1, row, p + i * n, &largest);
+        ctx->kernels->scale(n, (te_float)1 / sum, p + i * n, p + i * n);
+        if (label[i] == ignore_index)
+            continue;
+        total += (double)largest - (double)row[label[i]] + log((double)sum);
+        count++;
+    }
+    te_values(loss)[0] = (te_float)(count ? total / (double)count : 0);
+    te_node node = {.op = TE_OP_CROSS_ENTROPY, .n_in = 2, .in = {logits, labels}, .n_int = 1,
+                    .ints = {ignore_index}, .saved = {p}};
+    return te_record(ctx, &node, loss);
+}
+
+/* dlogits = (softmax - one_hot(label)) / count, nothing for ignored rows */
+static int te_cross_entropy_backward(te_ctx *ctx, te_node *node) {
+    te_tensor *logits = node->in[0], *labels = node->in[1];
+    const int64_t n = te_width(logits), ignore_index = node->ints[0];
+    const int32_t *label = labels->data;
+    const te_float *p = node->saved[0];
+    int64_t count = 0;
+    for (int64_t i = 0; i < labels->numel; i++)
+        count += label[i] != ignore_index;
+    te_float *grad = te_grad_sum_buffer(logits);
+    if (!grad)
+        return 0;
+    const te_float share = count ? node->out->grad[0] / (te_float)count : 0;
+    for (int64_t i = 0; i < labels->numel; i++) {
+        if (label[i] == ignore_index)
+            continue;
+        ctx->kernels->axpy(n, share, p + i * n, grad + i * n);
+        grad[i * n + label[i]] -= share;
+    }
+    return 1;
+}
+
+/* ---- Mean squared error ---- */
+
+te_tensor *te_mse(te_ctx *ctx, te_tensor *a, te_tensor *b) {
+    if (!te_check_float(ctx, "mse", "a", a) || !te_check_float(ctx, "mse", "b", b))
+        return NULL;
+    if (!te_same_shape(a, b) || a->numel == 0)
+        return te_fail_shapes(ctx, "mse", "a", a, "b", b, "needs equal shapes that are not empty");
+    te_tensor *loss = te_tensor_new(ctx, TE_DTYPE_FLOAT, 0, NULL);
+    if (!loss)
+        return NULL;
+    double total = 0;
+    for (int64_t i = 0; i < a->numel; i++) {
+        double difference = (double)te_values(a)[i] - (double)te_values(b)[i];
+        total += difference * difference;
+    }
+    te_values(loss)[0] = (te_float)(total / (double)a->numel);
+    te_node node = {.op = TE_OP_MSE, .n_in = 2, .in = {a, b}};
+    return te_record(ctx, &node, loss);
+}
+
+/* da = 2 (a - b) / n = -db */
+static int te_mse_backward(te_ctx *ctx, te_node *node) {
+    te_tensor *a = node->in[0], *b = node->in[1];
+    const te_float share = 2 * node->out->grad[0] / (te_float)a->numel;
+    for (int side = 0; side < 2; side++) {
+        te_tensor *t = side ? b : a;
+        const te_float factor = side ? -share : share;
+        if (!t->requires_grad)
+            continue;
+        te_float *grad = te_grad_sum_buffer(t);
+        if (!grad)
+            return 0;
+        ctx->kernels->axpy(a->numel, factor, te_values(a), grad);
+        ctx->kernels->axpy(a->numel, -factor, te_values(b), grad);
+    }
+    return 1;
+}
+
+/* ---- Reshape ---- */
+
+te_tensor *te_reshape(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape) {
+    char from[TE_SHAPE_CHARS];
+    int64_t known = 1, dims[TE_MAX_DIMS] = {0};
+    int open = -1, valid = ndim >= 0 && ndim <= TE_MAX_DIMS;
+    if (!x || x->ctx != ctx)
+        return te_fail(ctx, TE_ERR_VALUE, "reshape: x is NULL or belongs to another context");
+    for (int i = 0; valid && i < ndim; i++) {
+        dims[i] = shape[i];
+        if (shape[i] == -1 && open < 0)
+            open = i;
+        else if (shape[i] < 0 || (shape[i] && known > (INT64_C(1) << 36) / shape[i]))
+            valid = 0;
+        else
+            known *= shape[i];
+    }
+    if (valid && open >= 0) {
+        valid = known > 0 && x->numel % known == 0;
+        dims[open] = valid ? x->numel / known : 0;
+        known = x->numel;
+    }
+    if (!valid || known != x->numel)
+        return te_fail(ctx, TE_ERR_SHAPE,
+                       "reshape: x %s has %lld elements, which do not fill the %d dimensions asked "
+                       "for",
+                       te_shape_text(x, from), (long long)x->numel, ndim);
+    te_tensor *y = te_tensor_view(x, ndim, dims);
+    if (!y)
+        return NULL;
+    te_node node = {.op = TE_OP_RESHAPE, .n_in = 1, .in = {x}, .n_int = ndim};
+    memcpy(node.ints, dims, sizeof dims);
+    return te_record(ctx, &node, y);
+}
+
+static int te_reshape_backward(te_ctx *ctx, te_node *node) {
+    return te_pass_grad(ctx, node->in[0], node->out->grad);
+}

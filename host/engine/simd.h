@@ -1,0 +1,143 @@
+/* simd.h - vectors of te_float for one instruction set, included once per set by kernels.c, which
+ * defines TE_SUFFIX (of names), TE_TARGET (a function attribute) and TE_VECTOR_BYTES (0: scalars,
+ * for compilers without vector extensions). Everything is written in the vector extensions that
+ * GCC and clang share, which keeps <immintrin.h> and its compile time out. */
+
+#define V(name) TE_JOIN(name, TE_SUFFIX)
+#define TE_INLINE static inline TE_TARGET TE_ALWAYS_INLINE
+
+#if TE_VECTOR_BYTES
+enum { V(lanes) = TE_VECTOR_BYTES / (int)sizeof(te_float) };
+typedef te_float V(vec) __attribute__((vector_size(TE_VECTOR_BYTES)));
+typedef te_float V(vec_unaligned)
+    __attribute__((vector_size(TE_VECTOR_BYTES), aligned(sizeof(te_float)), may_alias));
+typedef te_int V(ivec) __attribute__((vector_size(TE_VECTOR_BYTES)));
+
+TE_INLINE V(vec) V(set)(te_float x) { return x - (V(vec)){0}; }
+TE_INLINE V(vec) V(load)(const te_float *p) { return *(const V(vec_unaligned) *)p; }
+TE_INLINE void V(store)(te_float *p, V(vec) v) { *(V(vec_unaligned) *)p = v; }
+
+TE_INLINE V(vec) V(select)(V(ivec) mask, V(vec) yes, V(vec) no) {
+    return (V(vec))((mask & (V(ivec))yes) | (~mask & (V(ivec))no));
+}
+/* Both keep a NaN in their first argument. */
+TE_INLINE V(vec) V(max)(V(vec) a, V(vec) b) { return V(select)(b > a, b, a); }
+TE_INLINE V(vec) V(min)(V(vec) a, V(vec) b) { return V(select)(b < a, b, a); }
+TE_INLINE V(vec) V(abs)(V(vec) a) { return V(max)(a, -a); }
+
+/* Reductions go through the lanes in order, so that they are the same on every run. */
+TE_INLINE te_float V(sum)(V(vec) v) {
+    te_float total = 0;
+    for (int i = 0; i < V(lanes); i++)
+        total += v[i];
+    return total;
+}
+TE_INLINE te_float V(largest)(V(vec) v) {
+    te_float result = v[0];
+    for (int i = 1; i < V(lanes); i++)
+        result = v[i] > result ? v[i] : result;
+    return result;
+}
+
+/* The first n < lanes elements; the other lanes get `fill`. */
+TE_INLINE V(vec) V(load_part)(const te_float *p, int64_t n, te_float fill) {
+    V(vec) v = V(set)(fill);
+    for (int64_t i = 0; i < n; i++)
+        v[i] = p[i];
+    return v;
+}
+TE_INLINE void V(store_part)(te_float *p, V(vec) v, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        p[i] = v[i];
+}
+#else
+enum { V(lanes) = 1 };
+typedef te_float V(vec);
+
+TE_INLINE V(vec) V(set)(te_float x) { return x; }
+TE_INLINE V(vec) V(load)(const te_float *p) { return *p; }
+TE_INLINE void V(store)(te_float *p, V(vec) v) { *p = v; }
+TE_INLINE V(vec) V(select)(int mask, V(vec) yes, V(vec) no) { return mask ? yes : no; }
+TE_INLINE V(vec) V(max)(V(vec) a, V(vec) b) { return b > a ? b : a; }
+TE_INLINE V(vec) V(min)(V(vec) a, V(vec) b) { return b < a ? b : a; }
+TE_INLINE V(vec) V(abs)(V(vec) a) { return a < 0 ? -a : a; }
+TE_INLINE te_float V(sum)(V(vec) v) { return v; }
+TE_INLINE te_float V(largest)(V(vec) v) { return v; }
+TE_INLINE V(vec) V(load_part)(const te_float *p, int64_t n, te_float fill) {
+    return n > 0 ? *p : fill;
+}
+TE_INLINE void V(store_part)(te_float *p, V(vec) v, int64_t n) {
+    if (n > 0)
+        *p = v;
+}
+#endif
+
+/* n elements from p, where n may be less than a vector (then the rest is `fill`). */
+TE_INLINE V(vec) V(load_fill)(const te_float *p, int64_t n, te_float fill) {
+    return n >= V(lanes) ? V(load)(p) : V(load_part)(p, n, fill);
+}
+TE_INLINE V(vec) V(load_n)(const te_float *p, int64_t n) { return V(load_fill)(p, n, 0); }
+TE_INLINE void V(store_n)(te_float *p, V(vec) v, int64_t n) {
+    if (n >= V(lanes))
+        V(store)(p, v);
+    else
+        V(store_part)(p, v, n);
+}
+
+/* a * b + c, fused where the instruction set can. */
+TE_INLINE V(vec) V(fma)(V(vec) a, V(vec) b, V(vec) c) {
+#if defined(TE_FUSED)
+    return TE_FUSED(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* clang makes one instruction of the loop over the lanes; GCC wants it named. */
+TE_INLINE V(vec) V(sqrt)(V(vec) a) {
+#if defined(TE_GCC_SQUARE_ROOT) && !defined(__clang__)
+    return TE_GCC_SQUARE_ROOT(a);
+#elif TE_VECTOR_BYTES
+    for (int i = 0; i < V(lanes); i++)
+        a[i] = te_sqrt(a[i]);
+    return a;
+#else
+    return te_sqrt(a);
+#endif
+}
+
+/* To the nearest integer, ties to even, for |a| below a quarter of the magic number: adding it
+ * pushes the fraction out of the significand. */
+TE_INLINE V(vec) V(round)(V(vec) a) {
+    V(vec) magic = V(set)(TE_ROUND_MAGIC);
+    return (a + magic) - magic;
+}
+
+/* e^a. float: 2^n times a polynomial of degree 6 on |r| <= ln(2)/2 (coefficients of Cephes expf),
+ * within 2 units in the last place for -87 <= a <= 88, clamped outside. double: libm. */
+TE_INLINE V(vec) V(exp)(V(vec) a) {
+#if TE_VECTOR_BYTES && !defined(TE_DOUBLE)
+    a = V(max)(V(min)(a, V(set)(88.0f)), V(set)(-87.0f));
+    V(vec) shifted = V(fma)(a, V(set)(1.44269504f), V(set)(TE_ROUND_MAGIC));
+    V(vec) n = shifted - V(set)(TE_ROUND_MAGIC);
+    V(vec) r = V(fma)(n, V(set)(-0.693359375f), a);
+    r = V(fma)(n, V(set)(2.12194440e-4f), r);
+    V(vec) p = V(set)(1.9875691500e-4f);
+    p = V(fma)(p, r, V(set)(1.3981999507e-3f));
+    p = V(fma)(p, r, V(set)(8.3334519073e-3f));
+    p = V(fma)(p, r, V(set)(4.1665795894e-2f));
+    p = V(fma)(p, r, V(set)(1.6666665459e-1f));
+    p = V(fma)(p, r, V(set)(5.0000001201e-1f));
+    p = V(fma)(p, r * r, r + V(set)(1.0f));
+    /* The low bits of `shifted` hold n; moved to the exponent they multiply by 2^n. */
+    return (V(vec))((V(ivec))p + ((V(ivec))shifted << 23));
+#elif TE_VECTOR_BYTES
+    for (int i = 0; i < V(lanes); i++)
+        a[i] = te_exp(a[i]);
+    return a;
+#else
+    return te_exp(a);
+#endif
+}
+
+TE_INLINE V(vec) V(sigmoid)(V(vec) a) { return V(set)(1) / (V(set)(1) + V(exp)(-a)); }

@@ -1,0 +1,11 @@
+/* simd_end.h - withdraws what defines one instruction set, so that the next can be included. */
+#undef V
+#undef TE_INLINE
+#undef TE_SUFFIX
+#undef TE_TARGET
+#undef TE_VECTOR_BYTES
+#undef TE_TILE_ROWS
+#undef TE_ZIP_LOW
+#undef TE_ZIP_HIGH
+#undef TE_FUSED
+#undef TE_GCC_SQUARE_ROOT

@@ -1,0 +1,173 @@
+/* tape.c - records operations in the order of execution and runs their gradients in reverse. */
+#include "internal.h"
+
+static int te_backward_node(te_ctx *ctx, te_node *node);
+
+/* Makes room for one more element in a growing array; 0 on failure. */
+static int te_reserve(te_ctx *ctx, void **array, int64_t count, int64_t *capacity, size_t size) {
+    if (count < *capacity)
+        return 1;
+    if (ctx->fail_in >= 0 && ctx->fail_in-- == 0) {
+        te_fail(ctx, TE_ERR_MEMORY, "out of memory (failure injected by a test)");
+        return 0;
+    }
+    int64_t wanted = *capacity ? 2 * *capacity : 64;
+    void *grown = realloc(*array, (size_t)wanted * size);
+    if (!grown) {
+        te_fail(ctx, TE_ERR_MEMORY, "out of memory: a tape of %lld entries", (long long)wanted);
+        return 0;
+    }
+    *array = grown;
+    *capacity = wanted;
+    return 1;
+}
+
+static void te_free_saved(te_ctx *ctx, te_node *node) {
+    for (int i = 0; i < TE_MAX_SAVED; i++)
+        te_free(ctx, node->saved[i]);
+}
+
+/* Whether an operation on t must keep what its backward pass needs. */
+static int te_needs_grad(const te_ctx *ctx, const te_tensor *t) {
+    return ctx->recording && t && t->requires_grad;
+}
+
+/* Ends an operation: takes over the reference to `out` and the saved blocks of `node`, puts the
+ * node on the tape when recording, and returns `out` by the ownership rule in force. */
+static te_tensor *te_record(te_ctx *ctx, const te_node *node, te_tensor *out) {
+    te_node copy = *node;
+    if ((ctx->recording && !te_reserve(ctx, (void **)&ctx->nodes, ctx->node_count,
+                                       &ctx->node_capacity, sizeof *ctx->nodes)) ||
+        (!ctx->own_results && !te_reserve(ctx, (void **)&ctx->results, ctx->result_count,
+                                          &ctx->result_capacity, sizeof *ctx->results))) {
+        te_free_saved(ctx, &copy);
+        te_release(out);
+        return NULL;
+    }
+    if (ctx->recording) {
+        for (int i = 0; i < copy.n_in; i++) {
+            te_retain(copy.in[i]);
+            out->requires_grad |= copy.in[i]->requires_grad;
+        }
+        copy.out = te_retain(out);
+        out->node = ctx->node_count;
+        out->tape = ctx->tape;
+        ctx->nodes[ctx->node_count++] = copy;
+    } else {
+        te_free_saved(ctx, &copy);
+    }
+    if (!ctx->own_results)
+        ctx->results[ctx->result_count++] = out;
+    return out;
+}
+
+void te_tape_reset(te_ctx *ctx) {
+    for (int64_t i = ctx->node_count - 1; i >= 0; i--) {
+        te_node *node = &ctx->nodes[i];
+        te_free_saved(ctx, node);
+        te_release(node->out);
+        for (int k = 0; k < node->n_in; k++)
+            te_release(node->in[k]);
+    }
+    for (int64_t i = ctx->result_count - 1; i >= 0; i--)
+        te_release(ctx->results[i]);
+    ctx->node_count = 0;
+    ctx->result_count = 0;
+    ctx->tape++;
+    te_clear_error(ctx);
+}
+
+/* ---- Backward ---- */
+
+/* The gradient of `result` has been set; walks from its node back to the first. */
+static te_status te_backward_walk(te_ctx *ctx, te_tensor *result) {
+    for (int64_t i = result->node; i >= 0; i--) {
+        te_node *node = &ctx->nodes[i];
+        if (!node->out->requires_grad || !node->out->grad_set)
+            continue;
+        if (!te_backward_node(ctx, node))
+            return ctx->status;
+        if (!node->out->keep_grad)
+            te_grad_drop(node->out);
+    }
+    return TE_OK;
+}
+
+te_status te_backward_from(te_ctx *ctx, te_tensor *result, const te_float *grad) {
+    int accumulate = 0;
+    if (!result) {
+        te_fail(ctx, TE_ERR_STATE, "backward: the result is NULL");
+        return ctx->status;
+    }
+    if (result->node < 0 || result->tape != ctx->tape || result->ctx != ctx) {
+        te_fail(ctx, TE_ERR_STATE, "backward: the tensor is not a result on the present tape");
+        return ctx->status;
+    }
+    if (!result->requires_grad) {
+        te_fail(ctx, TE_ERR_STATE, "backward: no input of the result requires a gradient");
+        return ctx->status;
+    }
+    te_float *target = te_grad_buffer(result, &accumulate);
+    if (!target)
+        return ctx->status;
+    memcpy(target, grad, (size_t)result->numel * sizeof *grad);
+    return te_backward_walk(ctx, result);
+}
+
+te_status te_backward(te_ctx *ctx, te_tensor *loss) {
+    const te_float one = 1;
+    if (loss && loss->numel != 1) {
+        char text[TE_SHAPE_CHARS];
+        te_fail(ctx, TE_ERR_SHAPE, "backward: needs a scalar, got %s", te_shape_text(loss, text));
+        return ctx->status;
+    }
+    return te_backward_from(ctx, loss, &one);
+}
+
+/* ---- Inspection ---- */
+
+static const te_node *te_node_at(const te_ctx *ctx, int64_t node) {
+    return node >= 0 && node < ctx->node_count ? &ctx->nodes[node] : NULL;
+}
+
+int64_t te_tape_length(const te_ctx *ctx) { return ctx->node_count; }
+
+int te_node_op(const te_ctx *ctx, int64_t node) {
+    const te_node *n = te_node_at(ctx, node);
+    return n ? n->op : TE_OP_NONE;
+}
+
+int te_node_input_count(const te_ctx *ctx, int64_t node) {
+    const te_node *n = te_node_at(ctx, node);
+    return n ? n->n_in : 0;
+}
+
+te_tensor *te_node_input(const te_ctx *ctx, int64_t node, int k) {
+    const te_node *n = te_node_at(ctx, node);
+    return n && k >= 0 && k < n->n_in ? n->in[k] : NULL;
+}
+
+te_tensor *te_node_output(const te_ctx *ctx, int64_t node) {
+    const te_node *n = te_node_at(ctx, node);
+    return n ? n->out : NULL;
+}
+
+int te_node_int_count(const te_ctx *ctx, int64_t node) {
+    const te_node *n = te_node_at(ctx, node);
+    return n ? n->n_int : 0;
+}
+
+int64_t te_node_int(const te_ctx *ctx, int64_t node, int k) {
+    const te_node *n = te_node_at(ctx, node);
+    return n && k >= 0 && k < n->n_int ? n->ints[k] : 0;
+}
+
+int te_node_float_count(const te_ctx *ctx, int64_t node) {
+    const te_node *n = te_node_at(ctx, node);
+    return n ? n->n_float : 0;
+}
+
+double te_node_float(const te_ctx *ctx, int64_t node, int k) {
+    const te_node *n = te_node_at(ctx, node);
+    return n && k >= 0 && k < n->n_float ? n->floats[k] : 0;
+}
