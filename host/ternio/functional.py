@@ -1,7 +1,7 @@
 """Operations as functions, under PyTorch's names where the thing is the same thing.
 
-Each is one operation of the engine and one node on its tape. Shapes are row-major, `[batch, time, width]`
-where time matters, `[..., width]` elsewhere.
+Each is one operation of the engine and one node on its tape. Shapes are row-major,
+`[batch, time, width]` where time matters, `[..., width]` elsewhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def bitlinear(x: Tensor, weight: Tensor) -> Tensor:
-    """BitNet b1.58 (arXiv 2402.17764): ternary weights, int8 activations, straight-through gradient.
+    """BitNet b1.58 (arXiv 2402.17764): ternary weights, int8 inputs, straight-through gradient.
 
     x [..., in], weight [out, in] -> [..., out]
     """
@@ -52,7 +52,7 @@ def rope(
 def attention(
     q: Tensor, k: Tensor, v: Tensor, heads: int, kv_heads: int | None = None, is_causal: bool = True
 ) -> Tensor:
-    """softmax(q k^T / sqrt(head_dim)) v, heads sharing keys and values in groups (arXiv 2305.13245).
+    """softmax(q k^T / sqrt(head_dim)) v; heads share keys and values in groups (2305.13245).
 
     q [batch, time, heads * head_dim]; k, v [batch, time, kv_heads * head_dim] -> like q
     """

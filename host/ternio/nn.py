@@ -1,5 +1,5 @@
-"""Layers in PyTorch's vocabulary: a module holds parameters and modules as attributes, `forward` uses
-them, `state_dict` names them by their path.
+"""Layers in PyTorch's vocabulary: a module holds parameters and modules as attributes, `forward`
+uses them, `state_dict` names them by their path.
 
     >>> class Net(nn.Module):
     ...     def __init__(self):
@@ -66,7 +66,7 @@ class Parameter(Tensor):
 
 
 class Module:
-    """Base of layers and models; parameters, modules and lists of modules are found in attributes."""
+    """Base of layers and models; what it consists of is found in its attributes and their lists."""
 
     training = True
 
@@ -158,9 +158,8 @@ class Module:
         values = {name: np.asarray(state[name]) for name in own}
         for name, parameter in own.items():
             if values[name].shape != parameter.shape:
-                raise ModelError(
-                    f"{name}: expected shape {list(parameter.shape)}, got {list(values[name].shape)}"
-                )
+                got = list(values[name].shape)
+                raise ModelError(f"{name}: expected shape {list(parameter.shape)}, got {got}")
             if values[name].dtype.kind != "f" or not np.isfinite(values[name]).all():
                 raise ModelError(f"{name}: expected finite floating-point values")
         for name, parameter in own.items():

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import DataError
 from .csv_file import read_csv, read_table
 from .dataset import Dataset, RawDataset
+from .inputs import InputDescription
 from .npz_file import read_npz
 from .prepare import Prepared, prepare
 from .ts_file import read_ts
@@ -41,13 +42,16 @@ def basic_motions() -> tuple[Dataset, Dataset]:
         )
 
 
-def other_wrist(data: Dataset) -> Dataset:
-    """BasicMotions with the watch on the other wrist: y and z of both sensors change sign."""
+def other_wrist(data: Dataset, inputs: InputDescription) -> Dataset:
+    """BasicMotions as if the watch sat on the other wrist: y and z of both sensors are mirrored.
+
+    They are mirrored about the mean that `inputs` holds, which is to say that the standardised
+    channels are multiplied by (1, -1, -1, 1, -1, -1).
+    """
     if data.x.shape[2] != len(_OTHER_WRIST):
-        raise DataError(
-            f"the other wrist is defined for 6 channels, these data have {data.x.shape[2]}"
-        )
-    return replace(data, x=data.x * _OTHER_WRIST, name=f"{data.name}, other wrist")
+        raise DataError(f"the other wrist has 6 channels, these data have {data.x.shape[2]}")
+    mirrored = inputs.mean + _OTHER_WRIST * (data.x - inputs.mean)
+    return replace(data, x=mirrored.astype(np.float32), name=f"{data.name}, other wrist")
 
 
 def read(
