@@ -52,7 +52,7 @@ typedef struct tr_model {
     uint32_t adapter_floats;   /* P, length of the factor vector; 0 without ADIR */
     uint32_t infer_count, adapt_count; /* instructions */
     uint32_t infer_arena, adapt_arena; /* bytes; adapt_arena is 0 without an adapt program */
-    const uint8_t *tensors, *adapters, *infer, *adapt, *labels; /* sections (internal) */
+    const uint8_t *tensors, *adapters, *infer, *adapt, *labels, *data; /* sections (internal) */
     uint32_t labels_bytes;
 } tr_model;
 

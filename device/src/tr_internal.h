@@ -1,0 +1,225 @@
+/* tr_internal.h - what the runtime's own files share: the blob's structures as they lie in flash
+ * (device/FORMAT.md), the call of one instruction, and the functions behind tr.h. */
+#ifndef TR_INTERNAL_H
+#define TR_INTERNAL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "tr.h"
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "blobs are read in place: a little-endian machine is needed"
+#endif
+#if defined(__FAST_MATH__)
+#error "the same logits on every board need IEEE arithmetic: compile without -ffast-math"
+#endif
+#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16
+#error "float operations must round to float (on 32-bit x86: -msse2 -mfpmath=sse)"
+#endif
+
+/* The blob and the arena hold several types in the same bytes: views other than float and char may
+ * alias. */
+#if defined(__GNUC__)
+#define TR_ALIAS __attribute__((may_alias))
+#else
+#define TR_ALIAS
+#endif
+typedef int16_t TR_ALIAS tr_i16;
+typedef uint16_t TR_ALIAS tr_u16;
+typedef int32_t TR_ALIAS tr_i32;
+typedef uint32_t TR_ALIAS tr_u32;
+
+/* ---- the blob in place ---- */
+
+enum { TR_MAJOR = 0, TR_MINOR = 1, TR_CRC_START = 0x10, TR_DIGEST_START = 0x30 };
+enum { TR_F32 = 1, TR_F16 = 2, TR_I8 = 3, TR_T2 = 4 };
+
+typedef struct {
+    uint8_t magic[4];
+    uint16_t major, minor;
+    uint32_t total_bytes, crc32;
+    uint8_t digest[32];
+    uint32_t digest_end, section_count, infer_arena, adapt_arena;
+    char name[32];
+} TR_ALIAS tr_blob_header;
+
+typedef struct {
+    uint8_t type[4];
+    uint32_t offset, bytes, count;
+} TR_ALIAS tr_section;
+
+typedef struct {
+    uint32_t kind, channels, length;
+    float sample_rate_hz;
+    uint32_t outputs, input_scale, patch, reserved[9];
+} TR_ALIAS tr_io;
+
+typedef struct {
+    uint8_t dtype, reserved0[3];
+    uint32_t rows, cols, offset, bytes;
+    float gamma;
+    uint32_t reserved1[2];
+} TR_ALIAS tr_tensor;
+
+typedef struct {
+    uint32_t in, out, rank;
+    float scale, init_bound;
+    uint32_t a, b, reserved;
+} TR_ALIAS tr_adapter;
+
+typedef struct {
+    uint32_t input, logits, state, reserved[5];
+} TR_ALIAS tr_program;
+
+typedef struct {
+    uint8_t op, flags;
+    uint16_t n0, n1, n2;
+    uint32_t operand[7]; /* dst, a .. f */
+    uint32_t imm;
+} TR_ALIAS tr_instr;
+
+typedef struct {
+    uint8_t magic[4];
+    uint16_t major, minor;
+    uint32_t total_bytes, crc32;
+    uint8_t digest[32];
+    uint32_t floats, steps;
+    float loss;
+    uint32_t reserved;
+    float factors[];
+} TR_ALIAS tr_adapter_file;
+
+/* ---- instructions ---- */
+
+enum { TR_SPACE_NONE = 0, TR_SPACE_ARENA = 1, TR_SPACE_TENSOR = 2, TR_SPACE_ADAPTER = 3 };
+#define TR_OPERAND_STEP  0x10000000u
+#define TR_OPERAND_INDEX 0x0FFFFFFFu
+
+enum {
+    TR_FLAG_REVERSE = 1,
+    TR_FLAG_CAUSAL = 1,
+    TR_FLAG_INTERLEAVED = 1,
+    TR_FLAG_BACK = 2,
+    TR_FLAG_ACC = 0x80
+};
+
+enum {
+    TR_OP_LOOP = 1,
+    TR_OP_INPUT,
+    TR_OP_ZERO,
+    TR_OP_COPY,
+    TR_OP_ADD,
+    TR_OP_MUL,
+    TR_OP_SCALE,
+    TR_OP_LINEAR,
+    TR_OP_QUANTIZE,
+    TR_OP_TERNARY,
+    TR_OP_LORA,
+    TR_OP_RMSNORM,
+    TR_OP_ROPE,
+    TR_OP_ATTENTION,
+    TR_OP_SWIGLU,
+    TR_OP_SILU,
+    TR_OP_GELU,
+    TR_OP_RELU,
+    TR_OP_MEANPOOL,
+    TR_OP_LAYERNORM,
+    TR_OP_FORWARD_END,
+    TR_OP_CROSS_ENTROPY = 64,
+    TR_OP_LINEAR_T,
+    TR_OP_QUANTIZE16,
+    TR_OP_TERNARY_T,
+    TR_OP_LORA_BWD,
+    TR_OP_RMSNORM_BWD,
+    TR_OP_ATTENTION_BWD,
+    TR_OP_SWIGLU_BWD,
+    TR_OP_SILU_BWD,
+    TR_OP_GELU_BWD,
+    TR_OP_RELU_BWD,
+    TR_OP_LAYERNORM_BWD,
+    TR_OP_OPTIMIZE = 79,
+    TR_OP_BACKWARD_END
+};
+
+/* One execution of one instruction, operands resolved: arena operands point into the arena (at
+ * their row), tensor and adapter operands at their directory entry, absent ones are NULL. */
+typedef struct {
+    tr_session *session;
+    const tr_instr *i;
+    void *dst, *a, *b, *c, *d, *e, *f;
+    uint32_t t;    /* row, position */
+    uint32_t rows; /* of the enclosing loop, T */
+    uint32_t turn; /* rows visited before this one */
+} tr_call;
+
+typedef void tr_run(const tr_call *call);
+
+/* Forward and backward functions, each described by its line in the tables of FORMAT.md section 5.
+ */
+tr_run tr_input, tr_zero, tr_copy, tr_add, tr_mul, tr_scale, tr_meanpool, tr_rope;
+tr_run tr_linear, tr_linear_t, tr_lora, tr_lora_bwd;
+tr_run tr_quantize, tr_quantize16, tr_ternary, tr_ternary_t;
+tr_run tr_rmsnorm, tr_rmsnorm_bwd, tr_layernorm, tr_layernorm_bwd;
+tr_run tr_attention, tr_attention_bwd;
+tr_run tr_swiglu, tr_swiglu_bwd, tr_silu, tr_silu_bwd, tr_gelu, tr_gelu_bwd, tr_relu, tr_relu_bwd;
+tr_run tr_cross_entropy, tr_optimize;
+
+/* Checks every instruction of a program; `adapt` says which one it is. */
+tr_status tr_program_check(const tr_model *model, const tr_program *program, uint32_t count,
+                           int adapt);
+
+/* Runs a checked program over a session's arena. */
+void tr_program_run(tr_session *session, const tr_program *program, uint32_t count);
+
+/* ---- small things ---- */
+
+static inline uint32_t tr_bits(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+static inline float tr_from_bits(uint32_t u) {
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+static inline int tr_finite(float x) {
+    return (tr_bits(x) & 0x7F800000u) != 0x7F800000u;
+}
+
+static inline uint64_t tr_round_up(uint64_t n, uint32_t unit) {
+    return (n + unit - 1) / unit * unit;
+}
+
+static inline float tr_imm(const tr_call *call) {
+    return tr_from_bits(call->i->imm);
+}
+
+static inline int tr_acc(const tr_call *call) {
+    return call->i->flags & TR_FLAG_ACC;
+}
+
+static inline void tr_put(float *dst, float value, int acc) {
+    *dst = acc ? *dst + value : value;
+}
+
+static inline const tr_tensor *tr_tensor_at(const tr_model *model, uint32_t index) {
+    return (const tr_tensor *)(const void *)model->tensors + index;
+}
+
+static inline const tr_adapter *tr_adapter_at(const tr_model *model, uint32_t index) {
+    return (const tr_adapter *)(const void *)model->adapters + index;
+}
+
+/* The adaptation state in the arena, block 0 .. 3: factors, gradients, first and second moments. */
+static inline float *tr_state_block(const tr_session *session, uint32_t block) {
+    const tr_program *program = (const tr_program *)(const void *)session->model->adapt;
+    uint32_t block_bytes = (uint32_t)tr_round_up(4 * session->model->adapter_floats, 16);
+    return (float *)(void *)(session->arena + program->state + block * block_bytes);
+}
+
+#endif

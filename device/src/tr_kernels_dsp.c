@@ -1,0 +1,108 @@
+/* tr_kernels_dsp.c - ternary products for cores with the DSP extension (Cortex-M4, M7, M33): two
+ * 16-bit products an instruction. */
+#include "tr_kernels.h"
+
+#if defined(__ARM_FEATURE_DSP)
+
+#include <arm_acle.h>
+
+static inline uint32_t ror(uint32_t x, unsigned n) {
+    return n ? x >> n | x << (32 - n) : x;
+}
+
+static inline uint32_t smlad(uint32_t x, uint32_t y, uint32_t acc) {
+    return (uint32_t)__smlad((int16x2_t)x, (int16x2_t)y, (int32_t)acc);
+}
+
+/* Activations of one panel as 16-bit pairs in the order in which forward_pair meets them: for each
+ * of the pitch / 4 words of a row, fields 0 and 2 of bytes 0|2 and 1|3, then fields 1 and 3.
+ * Returns minus their sum. */
+static uint32_t spread(const int8_t *x, uint32_t pitch, tr_u32 *pairs) {
+    uint32_t sum = 0;
+    for (uint32_t byte = 0; byte < pitch; byte += 4) {
+        for (unsigned half = 0; half < 2; ++half, pairs += 4) {
+            uint32_t low = *(const tr_u32 *)(const void *)(x + half * pitch + byte);
+            uint32_t high = *(const tr_u32 *)(const void *)(x + (half + 2) * pitch + byte);
+            pairs[0] = (uint32_t)__sxtb16((int8x4_t)low);
+            pairs[1] = (uint32_t)__sxtb16((int8x4_t)high);
+            pairs[2] = (uint32_t)__sxtb16((int8x4_t)ror(low, 8));
+            pairs[3] = (uint32_t)__sxtb16((int8x4_t)ror(high, 8));
+            for (unsigned k = 0; k < 4; ++k) sum = smlad(pairs[k], 0xFFFFFFFFu, sum);
+        }
+    }
+    return sum;
+}
+
+/* One word (16 columns) of an even and an odd row: merged so that each 16-bit lane under the mask
+ * holds c_even + (w_odd << 14), with c = 1 - w and w as two's complement. Started at minus the sum
+ * of x, the low 14 bits of the panel's sum are minus the even row's product (64 * 127 < 2^13), the
+ * rest is the odd row's. */
+static inline uint32_t forward_pair(uint32_t even, uint32_t odd, const tr_u32 *x, uint32_t sum) {
+    const uint32_t mask = 0xC003C003u;
+    odd = ror(odd ^ 0x55555555u, 18);
+    uint32_t swap = (even ^ odd) & 0xCCCCCCCCu;
+    even ^= swap;
+    odd ^= swap;
+    sum = smlad(mask & even, x[0], sum);
+    sum = smlad(mask & ror(even, 4), x[1], sum);
+    sum = smlad(mask & ror(even, 8), x[2], sum);
+    sum = smlad(mask & ror(even, 12), x[3], sum);
+    sum = smlad(mask & ror(odd, 2), x[4], sum);
+    sum = smlad(mask & ror(odd, 6), x[5], sum);
+    sum = smlad(mask & ror(odd, 10), x[6], sum);
+    return smlad(mask & ror(odd, 14), x[7], sum);
+}
+
+void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows, uint32_t cols,
+                       void *scratch) {
+    uint32_t cols16 = (uint32_t)tr_round_up(cols, 16), rows8 = (uint32_t)tr_round_up(rows, 8);
+    tr_u32 *pairs = scratch;
+    for (uint32_t r = 0; r < rows; ++r) acc[r] = 0;
+    while (cols16) {
+        uint32_t width = cols16 < TR_PANEL ? cols16 : TR_PANEL, words = width / 16;
+        uint32_t start = spread(x, width / 4, pairs);
+        const tr_u32 *p = (const tr_u32 *)(const void *)w;
+        for (uint32_t r = 0; r < rows; r += 2, p += 2 * words) {
+            uint32_t sum = start;
+            if (words == 4) {
+                sum = forward_pair(p[0], p[4], pairs, sum);
+                sum = forward_pair(p[1], p[5], pairs + 8, sum);
+                sum = forward_pair(p[2], p[6], pairs + 16, sum);
+                sum = forward_pair(p[3], p[7], pairs + 24, sum);
+            } else {
+                for (uint32_t k = 0; k < words; ++k)
+                    sum = forward_pair(p[k], p[k + words], pairs + 8 * k, sum);
+            }
+            int32_t even = (int32_t)(sum << 18) >> 18, odd = (int32_t)(sum - (uint32_t)even) >> 14;
+            acc[r] -= even;
+            if (r + 1 < rows) acc[r + 1] += odd;
+        }
+        w += rows8 * width / 4;
+        x += width;
+        cols16 -= width;
+    }
+}
+
+/* Two bytes (eight columns) of two rows at a time: lanes hold the codes of the rows, the multiplier
+ * their two errors. */
+void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, uint32_t rows8,
+                          uint32_t pitch) {
+    const tr_u32 *errors = (const tr_u32 *)(const void *)e;
+    uint32_t start = 0;
+    for (uint32_t r = 0; r < rows8; r += 2) start = smlad(errors[r / 2], 0xFFFFFFFFu, start);
+    for (uint32_t byte = 0; byte < pitch; byte += 2) {
+        uint32_t y[8];
+        for (unsigned k = 0; k < 8; ++k) y[k] = start;
+        const uint8_t *p = panel + byte;
+        for (uint32_t r = 0; r < rows8; r += 2, p += 2 * pitch) {
+            uint32_t codes = *(const tr_u16 *)(const void *)p |
+                             (uint32_t) * (const tr_u16 *)(const void *)(p + pitch) << 16;
+            uint32_t pair = errors[r / 2];
+            for (unsigned k = 0; k < 8; ++k)
+                y[k] = smlad(codes >> (2 * k) & 0x00030003u, pair, y[k]);
+        }
+        for (unsigned k = 0; k < 8; ++k) acc[byte + (k >> 2) + (k & 3) * pitch] = -(int32_t)y[k];
+    }
+}
+
+#endif

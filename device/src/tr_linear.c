@@ -1,0 +1,118 @@
+/* tr_linear.c - products with float weights: linear layers and LoRA (Hu et al. 2021, arXiv
+ * 2106.09685), forward and backward. */
+#include "tr_weights.h"
+
+tr_weights tr_weights_of(const tr_call *call, const void *entry) {
+    tr_weights w = {NULL, NULL, 0};
+    const tr_tensor *tensor = entry;
+    if (!tensor) return w;
+    const uint8_t *data = call->session->model->data + tensor->offset;
+    w.data = data;
+    w.dtype = tensor->dtype;
+    if (w.dtype == TR_I8)
+        w.scale = (const float *)(const void *)(data + tr_round_up(tensor->rows * tensor->cols, 4));
+    return w;
+}
+
+float tr_weight_at(const tr_weights *w, uint32_t index) {
+    return w->dtype == TR_F16 ? tr_half(((const tr_u16 *)w->data)[index])
+                              : ((const float *)w->data)[index];
+}
+
+float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint32_t row,
+                     uint32_t row_stride, const float *x, uint32_t count) {
+    float sum = 0.0f;
+    if (w->dtype == TR_F32) {
+        const float *p = (const float *)w->data + first;
+        for (uint32_t k = 0; k < count; ++k, p += stride) sum += *p * x[k];
+    } else if (w->dtype == TR_F16) {
+        const tr_u16 *p = (const tr_u16 *)w->data + first;
+        for (uint32_t k = 0; k < count; ++k, p += stride) sum += tr_half(*p) * x[k];
+    } else {
+        const int8_t *p = (const int8_t *)w->data + first;
+        const float *scale = w->scale + row;
+        for (uint32_t k = 0; k < count; ++k, p += stride, scale += row_stride)
+            sum += (float)*p * *scale * x[k];
+    }
+    return sum;
+}
+
+/* ---- LINEAR: dst[n1] = b [n1, n0] a[n0] + c[n1] ---- */
+
+void tr_linear(const tr_call *call) {
+    uint32_t in = call->i->n0, out = call->i->n1;
+    tr_weights w = tr_weights_of(call, call->b), bias = tr_weights_of(call, call->c);
+    float *dst = call->dst;
+    for (uint32_t o = 0; o < out; ++o) {
+        float y = tr_weights_dot(&w, o * in, 1, o, 0, call->a, in);
+        dst[o] = bias.data ? y + tr_weight_at(&bias, o) : y;
+    }
+}
+
+/* dst[n0] (+)= b^T a[n1] */
+void tr_linear_t(const tr_call *call) {
+    uint32_t in = call->i->n0, out = call->i->n1;
+    tr_weights w = tr_weights_of(call, call->b);
+    float *dst = call->dst;
+    for (uint32_t k = 0; k < in; ++k) {
+        tr_put(&dst[k], tr_weights_dot(&w, k, in, 0, 1, call->a, out), tr_acc(call));
+    }
+}
+
+/* ---- LORA: dst[n1] += imm * B [n1, n2] (A [n2, n0] a[n0]) ---- */
+
+/* The factors that an instruction names: two tensors, or an adapter's part of the factor vector. 0:
+ * none is attached. */
+static int lora_factors(const tr_call *call, tr_weights *a, tr_weights *b) {
+    if (call->c) {
+        *a = tr_weights_of(call, call->b);
+        *b = tr_weights_of(call, call->c);
+        return 1;
+    }
+    const float *factors = call->session->factors;
+    if (!factors) return 0;
+    const tr_adapter *adapter = call->b;
+    a->dtype = b->dtype = TR_F32;
+    a->data = factors + adapter->a;
+    b->data = factors + adapter->b;
+    return 1;
+}
+
+void tr_lora(const tr_call *call) {
+    uint32_t in = call->i->n0, out = call->i->n1, rank = call->i->n2;
+    tr_weights a = {0}, b = {0};
+    if (!lora_factors(call, &a, &b)) return;
+    float scale = tr_imm(call), *dst = call->dst, *z = call->d;
+    for (uint32_t r = 0; r < rank; ++r) z[r] = tr_weights_dot(&a, r * in, 1, 0, 0, call->a, in);
+    for (uint32_t o = 0; o < out; ++o)
+        dst[o] += scale * tr_weights_dot(&b, o * rank, 1, 0, 0, z, rank);
+}
+
+/* x = a[n0], dy = d[n1], z = A x, g = imm * B^T dy; dst[n0] (+)= A^T g; grad A += g x^T, grad B +=
+ * imm * dy z^T */
+void tr_lora_bwd(const tr_call *call) {
+    uint32_t in = call->i->n0, out = call->i->n1, rank = call->i->n2;
+    tr_weights a = {0}, b = {0};
+    if (!lora_factors(call, &a, &b)) return;
+    const float *x = call->a, *dy = call->d;
+    float scale = tr_imm(call), *dst = call->dst, *z = call->e, *g = z + rank;
+    for (uint32_t r = 0; r < rank; ++r) {
+        z[r] = tr_weights_dot(&a, r * in, 1, 0, 0, x, in);
+        g[r] = scale * tr_weights_dot(&b, r, rank, 0, 0, dy, out);
+    }
+    if (dst) {
+        for (uint32_t k = 0; k < in; ++k) {
+            tr_put(&dst[k], tr_weights_dot(&a, k, in, 0, 0, g, rank), tr_acc(call));
+        }
+    }
+    if (call->c) return;
+    const tr_adapter *adapter = call->b;
+    float *grad = tr_state_block(call->session, 1), *grad_a = grad + adapter->a,
+          *grad_b = grad + adapter->b;
+    for (uint32_t r = 0; r < rank; ++r) {
+        for (uint32_t k = 0; k < in; ++k) *grad_a++ += g[r] * x[k];
+    }
+    for (uint32_t o = 0; o < out; ++o) {
+        for (uint32_t r = 0; r < rank; ++r) *grad_b++ += scale * dy[o] * z[r];
+    }
+}

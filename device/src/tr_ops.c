@@ -1,0 +1,271 @@
+/* tr_ops.c - input, element-wise and row-wise operations, forward and backward side by side. Row
+ * widths are in the comments; every sum runs from the first element to the last in one accumulator.
+ */
+#include "tr_math.h"
+#include "tr_weights.h"
+
+/* ---- moving and pointwise arithmetic ---- */
+
+/* dst[n0] = a(int16[n0]) * b[ch] + c[ch], zero from element imm of the window on */
+void tr_input(const tr_call *call) {
+    uint32_t width = call->i->n0, channels = call->i->n1, end = call->i->imm;
+    uint32_t element = call->t * width, channel = element % channels;
+    const tr_i16 *a = call->a;
+    float *dst = call->dst;
+    tr_weights gain = tr_weights_of(call, call->b), shift = tr_weights_of(call, call->c);
+    for (uint32_t k = 0; k < width; ++k, ++element) {
+        dst[k] = element < end
+                     ? (float)a[k] * tr_weight_at(&gain, channel) + tr_weight_at(&shift, channel)
+                     : 0.0f;
+        if (++channel == channels) channel = 0;
+    }
+}
+
+void tr_zero(const tr_call *call) {
+    memset(call->dst, 0, (size_t)call->i->n0 * call->i->n1 * sizeof(float));
+}
+
+void tr_copy(const tr_call *call) {
+    const float *a = call->a;
+    float *dst = call->dst;
+    for (uint32_t k = 0; k < call->i->n0; ++k) tr_put(&dst[k], a[k], tr_acc(call));
+}
+
+void tr_add(const tr_call *call) {
+    const float *a = call->a, *b = call->b;
+    float *dst = call->dst;
+    for (uint32_t k = 0; k < call->i->n0; ++k) dst[k] = a[k] + b[k];
+}
+
+void tr_mul(const tr_call *call) {
+    const float *a = call->a, *b = call->b;
+    float *dst = call->dst;
+    for (uint32_t k = 0; k < call->i->n0; ++k) dst[k] = a[k] * b[k];
+}
+
+void tr_scale(const tr_call *call) {
+    const float *a = call->a;
+    float *dst = call->dst, scale = tr_imm(call);
+    for (uint32_t k = 0; k < call->i->n0; ++k) tr_put(&dst[k], a[k] * scale, tr_acc(call));
+}
+
+/* dst[n0] = mean over the rows of the loop of a[n0]; its backward is SCALE by 1 / T */
+void tr_meanpool(const tr_call *call) {
+    const float *a = call->a;
+    float *dst = call->dst, scale = 1.0f / (float)call->rows;
+    int first = call->turn == 0, last = call->turn + 1 == call->rows;
+    for (uint32_t k = 0; k < call->i->n0; ++k) {
+        float sum = (first ? 0.0f : dst[k]) + a[k];
+        dst[k] = last ? sum * scale : sum;
+    }
+}
+
+/* ---- activations ---- */
+
+static float sigmoid(float x) {
+    return 1.0f / (1.0f + tr_exp(-x));
+}
+
+static float silu(float x) {
+    return x * sigmoid(x);
+}
+
+static float silu_slope(float x) {
+    float s = sigmoid(x);
+    return s * (1.0f + x * (1.0f - s));
+}
+
+/* Hendrycks and Gimpel 2016 (arXiv 1606.08415), tanh form; sqrt(2 / pi) = 0.79788456 */
+static float gelu_inner(float x) {
+    return tr_tanh(0.79788456f * (x + 0.044715f * x * x * x));
+}
+
+static float gelu(float x) {
+    return 0.5f * x * (1.0f + gelu_inner(x));
+}
+
+static float gelu_slope(float x) {
+    float h = gelu_inner(x);
+    return 0.5f * (1.0f + h) +
+           0.5f * x * (1.0f - h * h) * (0.79788456f * (1.0f + 0.134145f * x * x));
+}
+
+static float relu(float x) {
+    return x > 0.0f ? x : 0.0f;
+}
+
+static float relu_slope(float x) {
+    return x > 0.0f ? 1.0f : 0.0f;
+}
+
+/* dst[n0] = f(a[n0]) */
+static void map(const tr_call *call, float (*f)(float)) {
+    const float *a = call->a;
+    float *dst = call->dst;
+    for (uint32_t k = 0; k < call->i->n0; ++k) dst[k] = f(a[k]);
+}
+
+/* dst[n0] (+)= dy[n0] * f'(a[n0]), dy = c */
+static void map_bwd(const tr_call *call, float (*slope)(float)) {
+    const float *a = call->a, *dy = call->c;
+    float *dst = call->dst;
+    for (uint32_t k = 0; k < call->i->n0; ++k) tr_put(&dst[k], dy[k] * slope(a[k]), tr_acc(call));
+}
+
+void tr_silu(const tr_call *call) {
+    map(call, silu);
+}
+void tr_silu_bwd(const tr_call *call) {
+    map_bwd(call, silu_slope);
+}
+void tr_gelu(const tr_call *call) {
+    map(call, gelu);
+}
+void tr_gelu_bwd(const tr_call *call) {
+    map_bwd(call, gelu_slope);
+}
+void tr_relu(const tr_call *call) {
+    map(call, relu);
+}
+void tr_relu_bwd(const tr_call *call) {
+    map_bwd(call, relu_slope);
+}
+
+/* dst[n0] = silu(a) * b (Shazeer 2020, arXiv 2002.05202) */
+void tr_swiglu(const tr_call *call) {
+    const float *a = call->a, *b = call->b;
+    float *dst = call->dst;
+    for (uint32_t k = 0; k < call->i->n0; ++k) dst[k] = silu(a[k]) * b[k];
+}
+
+/* dst[n0] = dy * b * silu'(a), d[n0] = dy * silu(a), dy = c[n0] */
+void tr_swiglu_bwd(const tr_call *call) {
+    const float *a = call->a, *b = call->b, *dy = call->c;
+    float *da = call->dst, *db = call->d;
+    for (uint32_t k = 0; k < call->i->n0; ++k) {
+        float gate = a[k], up = b[k], g = dy[k];
+        da[k] = g * up * silu_slope(gate);
+        db[k] = g * silu(gate);
+    }
+}
+
+/* ---- norms ---- */
+
+static float mean_square(const float *x, uint32_t n) {
+    float sum = 0.0f;
+    for (uint32_t k = 0; k < n; ++k) sum += x[k] * x[k];
+    return sum / (float)n;
+}
+
+static float gain_at(const tr_weights *gain, uint32_t k) {
+    return gain->data ? tr_weight_at(gain, k) : 1.0f;
+}
+
+/* dst[n0] = a * r * b, r = 1 / sqrt(mean(a^2) + imm) (Zhang and Sennrich 2019, arXiv 1910.07467) */
+void tr_rmsnorm(const tr_call *call) {
+    uint32_t n = call->i->n0;
+    const float *a = call->a;
+    float *dst = call->dst, r = 1.0f / tr_sqrt(mean_square(a, n) + tr_imm(call));
+    tr_weights gain = tr_weights_of(call, call->b);
+    for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * gain_at(&gain, k);
+}
+
+/* with g = dy * b, dy = c[n0], h = a * r: dst[n0] (+)= r * (g - h * mean(g h)) */
+void tr_rmsnorm_bwd(const tr_call *call) {
+    uint32_t n = call->i->n0;
+    const float *a = call->a, *dy = call->c;
+    float *dst = call->dst, r = 1.0f / tr_sqrt(mean_square(a, n) + tr_imm(call)), sum = 0.0f;
+    tr_weights gain = tr_weights_of(call, call->b);
+    for (uint32_t k = 0; k < n; ++k) sum += dy[k] * gain_at(&gain, k) * (a[k] * r);
+    float mean = sum / (float)n;
+    for (uint32_t k = 0; k < n; ++k) {
+        tr_put(&dst[k], r * (dy[k] * gain_at(&gain, k) - a[k] * r * mean), tr_acc(call));
+    }
+}
+
+static float mean_of(const float *x, uint32_t n) {
+    float sum = 0.0f;
+    for (uint32_t k = 0; k < n; ++k) sum += x[k];
+    return sum / (float)n;
+}
+
+/* 1 / sqrt(var(x) + eps) */
+static float inverse_deviation(const float *x, uint32_t n, float mean, float eps) {
+    float sum = 0.0f;
+    for (uint32_t k = 0; k < n; ++k) {
+        float centred = x[k] - mean;
+        sum += centred * centred;
+    }
+    return 1.0f / tr_sqrt(sum / (float)n + eps);
+}
+
+/* dst[n0] = (a - mean) * r * b + c, r = 1 / sqrt(var + imm) (Ba et al. 2016, arXiv 1607.06450) */
+void tr_layernorm(const tr_call *call) {
+    uint32_t n = call->i->n0;
+    const float *a = call->a;
+    float *dst = call->dst, mean = mean_of(a, n), r = inverse_deviation(a, n, mean, tr_imm(call));
+    tr_weights gain = tr_weights_of(call, call->b), bias = tr_weights_of(call, call->c);
+    for (uint32_t k = 0; k < n; ++k) {
+        float y = (a[k] - mean) * r * tr_weight_at(&gain, k);
+        dst[k] = bias.data ? y + tr_weight_at(&bias, k) : y;
+    }
+}
+
+/* with g = dy * b, dy = c[n0], h = (a - mean) * r: dst[n0] (+)= r * (g - mean(g) - h * mean(g h))
+ */
+void tr_layernorm_bwd(const tr_call *call) {
+    uint32_t n = call->i->n0;
+    const float *a = call->a, *dy = call->c;
+    float *dst = call->dst, mean = mean_of(a, n), r = inverse_deviation(a, n, mean, tr_imm(call));
+    float sum_g = 0.0f, sum_gh = 0.0f;
+    tr_weights gain = tr_weights_of(call, call->b);
+    for (uint32_t k = 0; k < n; ++k) {
+        float g = dy[k] * tr_weight_at(&gain, k);
+        sum_g += g;
+        sum_gh += g * ((a[k] - mean) * r);
+    }
+    float mean_g = sum_g / (float)n, mean_gh = sum_gh / (float)n;
+    for (uint32_t k = 0; k < n; ++k) {
+        float g = dy[k] * tr_weight_at(&gain, k);
+        tr_put(&dst[k], r * (g - mean_g - (a[k] - mean) * r * mean_gh), tr_acc(call));
+    }
+}
+
+/* ---- ROPE (Su et al. 2021, arXiv 2104.09864): each pair of a head of n1 turned by t * b[pair]
+ * ---- */
+
+void tr_rope(const tr_call *call) {
+    uint32_t width = call->i->n0, head = call->i->n1, pairs = head / 2;
+    int interleaved = call->i->flags & TR_FLAG_INTERLEAVED;
+    const float *a = call->a;
+    float *dst = call->dst;
+    tr_weights frequency = tr_weights_of(call, call->b);
+    for (uint32_t p = 0; p < pairs; ++p) {
+        float sin, cos;
+        tr_sincos((float)call->t * tr_weight_at(&frequency, p), &sin, &cos);
+        if (call->i->flags & TR_FLAG_BACK) sin = -sin;
+        uint32_t first = interleaved ? 2 * p : p, second = interleaved ? first + 1 : p + pairs;
+        for (uint32_t h = 0; h < width; h += head) {
+            float x = a[h + first], y = a[h + second];
+            dst[h + first] = x * cos - y * sin;
+            dst[h + second] = x * sin + y * cos;
+        }
+    }
+}
+
+/* ---- CROSS_ENTROPY: dst[n0] = softmax(a) - onehot(label), the loss -log softmax(a)[label] to the
+ * session ---- */
+
+void tr_cross_entropy(const tr_call *call) {
+    uint32_t n = call->i->n0, label = call->session->label;
+    const float *a = call->a;
+    float *dst = call->dst, top = a[0], at_label = a[label], sum = 0.0f;
+    for (uint32_t k = 1; k < n; ++k) {
+        if (a[k] > top) top = a[k];
+    }
+    for (uint32_t k = 0; k < n; ++k) sum += dst[k] = tr_exp(a[k] - top);
+    float scale = 1.0f / sum;
+    for (uint32_t k = 0; k < n; ++k) dst[k] *= scale;
+    dst[label] -= 1.0f;
+    call->session->loss = tr_log(sum) + (top - at_label);
+}

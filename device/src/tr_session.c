@@ -1,0 +1,41 @@
+/* tr_session.c - a model at work: binding it to an arena, running `infer`, reading logits. */
+#include "tr_internal.h"
+#include "tr_math.h"
+
+tr_status tr_session_init(tr_session *session, const tr_model *model, void *arena,
+                          uint32_t arena_bytes) {
+    if (!session || !model || !model->blob || !arena) return TR_ERR_ARGUMENT;
+    if ((uintptr_t)arena % 16) return TR_ERR_ALIGNMENT;
+    if (arena_bytes < model->infer_arena) return TR_ERR_ARENA;
+    memset(session, 0, sizeof *session);
+    session->model = model;
+    session->arena = arena;
+    session->arena_bytes = arena_bytes;
+    session->config = tr_adapt_defaults();
+    return TR_OK;
+}
+
+tr_status tr_infer(tr_session *session, const int16_t *input, uint32_t count,
+                   const float **logits) {
+    if (!session || !session->model || !input || !logits) return TR_ERR_ARGUMENT;
+    const tr_model *model = session->model;
+    const tr_program *program = (const tr_program *)(const void *)model->infer;
+    if (count != model->channels * model->length) return TR_ERR_ARGUMENT;
+    memmove(session->arena + 4 * program->input, input, 2 * (size_t)count);
+    tr_program_run(session, program, model->infer_count);
+    *logits = (const float *)(void *)(session->arena + 4 * program->logits);
+    return TR_OK;
+}
+
+uint32_t tr_classify(const float *logits, uint32_t outputs, float *probs) {
+    uint32_t best = 0;
+    for (uint32_t k = 1; k < outputs; ++k) {
+        if (logits[k] > logits[best]) best = k;
+    }
+    if (!probs || !outputs) return best;
+    float top = logits[best], sum = 0.0f;
+    for (uint32_t k = 0; k < outputs; ++k) sum += probs[k] = tr_exp(logits[k] - top);
+    float scale = 1.0f / sum;
+    for (uint32_t k = 0; k < outputs; ++k) probs[k] *= scale;
+    return best;
+}

@@ -1,0 +1,71 @@
+/* tr_ternary.c - quantised activations and ternary linear layers (BitNet b1.58, arXiv 2402.17764),
+ * forward and transposed. The integer products are in tr_kernels_*.c. */
+#include "tr_kernels.h"
+
+static float largest(const float *x, uint32_t n, float floor) {
+    uint32_t top = tr_bits(floor); /* without the sign, floats compare as integers */
+    for (uint32_t k = 0; k < n; ++k) {
+        uint32_t size = tr_bits(x[k]) & 0x7FFFFFFFu;
+        if (size > top) top = size;
+    }
+    return tr_from_bits(top);
+}
+
+/* round_half_even(x) for |x| < 2^22, by adding 1.5 * 2^23; some integer for the rest and for NaN */
+static uint32_t round_even(float x) {
+    return tr_bits(x + 12582912.0f) - 0x4B400000u;
+}
+
+/* dst q8[n0] of a[n0] */
+void tr_quantize(const tr_call *call) {
+    uint32_t n = call->i->n0, padded = (uint32_t)tr_round_up(n, 64);
+    const float *a = call->a;
+    int8_t *q = call->dst;
+    float s = largest(a, n, 1e-5f), inverse = 127.0f / s;
+    for (uint32_t k = 0; k < n; ++k) q[k] = (int8_t)round_even(a[k] * inverse);
+    memset(q + n, 0, padded - n);
+    memcpy(q + padded, &s, sizeof s);
+}
+
+/* dst q16[n0] of a[n0] */
+void tr_quantize16(const tr_call *call) {
+    uint32_t n = call->i->n0, padded = (uint32_t)tr_round_up(n, 8);
+    const float *a = call->a;
+    tr_i16 *q = call->dst;
+    float s = largest(a, n, 1e-30f), inverse = 32767.0f / s;
+    for (uint32_t k = 0; k < n; ++k) q[k] = (int16_t)round_even(a[k] * inverse);
+    memset(q + n, 0, 2 * (padded - n));
+    memcpy(q + padded, &s, sizeof s);
+}
+
+/* dst[n1] = (b [n1, n0] . q) * (gamma * s / 127), a: q8[n0], scratch d */
+void tr_ternary(const tr_call *call) {
+    uint32_t in = call->i->n0, out = call->i->n1;
+    const tr_tensor *tensor = call->b;
+    const int8_t *q = call->a;
+    tr_i32 *acc = call->dst; /* integers first, then the floats in their place */
+    float *dst = call->dst, s;
+    memcpy(&s, q + tr_round_up(in, 64), sizeof s);
+    float scale = tensor->gamma * s / 127.0f;
+    tr_kernel_forward(call->session->model->data + tensor->offset, q, acc, out, in, call->d);
+    for (uint32_t o = 0; o < out; ++o) dst[o] = (float)acc[o] * scale;
+}
+
+/* dst[n0] (+)= (b^T . q) * (gamma * s / 32767), a: q16[n1], b [n1, n0], scratch d */
+void tr_ternary_t(const tr_call *call) {
+    uint32_t in = call->i->n0, rows8 = (uint32_t)tr_round_up(call->i->n1, 8);
+    const tr_tensor *tensor = call->b;
+    const uint8_t *panel = call->session->model->data + tensor->offset;
+    const tr_i16 *q = call->a;
+    tr_i32 *acc = call->d;
+    float *dst = call->dst, s;
+    memcpy(&s, q + rows8, sizeof s);
+    float scale = tensor->gamma * s / 32767.0f;
+    for (uint32_t done = 0; done < in; done += TR_PANEL) {
+        uint32_t left = in - done, width = left < TR_PANEL ? left : TR_PANEL;
+        uint32_t pitch = (uint32_t)tr_round_up(width, 16) / 4;
+        tr_kernel_transposed(panel, q, acc, rows8, pitch);
+        for (uint32_t k = 0; k < width; ++k) tr_put(dst++, (float)acc[k] * scale, tr_acc(call));
+        panel += rows8 * pitch;
+    }
+}

@@ -1,0 +1,35 @@
+/* tr_weights.h - float weights as they are stored (F32, F16, I8 with a scale per row), read as
+ * floats. */
+#ifndef TR_WEIGHTS_H
+#define TR_WEIGHTS_H
+
+#include "tr_internal.h"
+
+typedef struct {
+    const void *data;   /* NULL: no tensor */
+    const float *scale; /* I8: [rows] */
+    uint32_t dtype;
+} tr_weights;
+
+/* Weights of a tensor operand (its directory entry, or NULL). */
+tr_weights tr_weights_of(const tr_call *call, const void *entry);
+
+/* Element `index` of an F32 or F16 vector. */
+float tr_weight_at(const tr_weights *w, uint32_t index);
+
+/* sum over k < count, in this order, of w[first + k * stride] * x[k]. An I8 weight is q *
+ * scale[row], where the row of element k is `row + k * row_stride`. */
+float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint32_t row,
+                     uint32_t row_stride, const float *x, uint32_t count);
+
+/* binary16 to float, exact for finite values. */
+static inline float tr_half(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = h & 0x7FFF;
+    if (rest < 0x0400) {
+        float tiny = (float)rest * 5.9604644775390625e-8f; /* 2^-24 */
+        return sign ? -tiny : tiny;
+    }
+    return tr_from_bits(sign | ((rest << 13) + (112u << 23)));
+}
+
+#endif
