@@ -1,0 +1,284 @@
+"""The blob of device/FORMAT.md as Python data: `Blob.encode()` writes one, `Blob.decode()` reads one strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+import zlib
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import BlobError
+from . import ternary
+
+MAGIC = b"TERN"
+MAJOR, MINOR = 0, 1
+HEADER_BYTES, SECTION_BYTES, ENTRY_BYTES = 96, 16, 32
+PROGRAM_HEADER_BYTES, INSTRUCTION_BYTES = 32, 40
+NAME_BYTES = 32
+SECTIONS = ("IODS", "LABL", "TDIR", "ADIR", "INFR", "ADPT", "DATA", "META")
+OPTIONAL_SECTIONS = ("ADIR", "ADPT")
+KIND_WINDOW = 1
+DTYPES = {"F32": 1, "F16": 2, "I8": 3, "T2": 4}
+DTYPE_NAMES = {code: name for name, code in DTYPES.items()}
+
+_HEADER = struct.Struct("<4sHHII32sIIII32s")
+_SECTION = struct.Struct("<4sIII")
+_IODS = struct.Struct("<IIIfIII36x")
+_TENSOR = struct.Struct("<B3xIIIIf8x")
+_ADAPTER = struct.Struct("<IIIffII4x")
+_PROGRAM = struct.Struct("<III20x")
+_INSTRUCTION = struct.Struct("<BBHHH8I")
+
+
+def align16(n: int) -> int:
+    """`n` rounded up to a multiple of 16."""
+    return (n + 15) // 16 * 16
+
+
+def tensor_bytes(dtype: str, rows: int, cols: int) -> int:
+    """Bytes of a tensor's data in `DATA`."""
+    if dtype == "T2":
+        return ternary.packed_bytes(rows, cols)
+    if dtype == "I8":
+        return (rows * cols + 3) // 4 * 4 + 4 * rows
+    return rows * cols * (4 if dtype == "F32" else 2)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One entry of `TDIR` with its data."""
+
+    name: str
+    dtype: str
+    rows: int
+    cols: int
+    data: bytes
+    gamma: float = 0.0
+
+    @classmethod
+    def floats(cls, name: str, values: np.ndarray, dtype: str = "F32") -> Tensor:
+        """A float tensor from values [cols] or [rows, cols]; `dtype` F32, F16 or I8."""
+        values = np.atleast_2d(np.asarray(values, dtype=np.float32))
+        rows, cols = values.shape
+        if dtype == "I8":
+            scale = np.abs(values).max(axis=1) / np.float32(127)
+            steps = np.where(scale > 0, scale, 1)[:, None]
+            q = np.rint(values / steps).astype(np.int8).tobytes()
+            data = q + bytes(-len(q) % 4) + scale.astype("<f4").tobytes()
+        else:
+            data = values.astype("<f4" if dtype == "F32" else "<f2").tobytes()
+            if not np.isfinite(np.frombuffer(data, "<f4" if dtype == "F32" else "<f2")).all():
+                raise BlobError(f"tensor {name}: a value is not finite as {dtype}")
+        return cls(name, dtype, rows, cols, data)
+
+    @classmethod
+    def ternary(cls, name: str, trits: np.ndarray, gamma: float) -> Tensor:
+        """A ternary tensor from trits [rows, cols] and its scale."""
+        return cls(name, "T2", *trits.shape, ternary.pack(trits), float(np.float32(gamma)))
+
+    def trits(self) -> np.ndarray:
+        """Trits int8 [rows, cols] of a T2 tensor."""
+        return ternary.unpack(self.data, self.rows, self.cols)
+
+    def numpy(self) -> np.ndarray:
+        """Values float32 [rows, cols]; of a T2 tensor gamma times trits."""
+        shape = (self.rows, self.cols)
+        if self.dtype == "T2":
+            return np.float32(self.gamma) * self.trits().astype(np.float32)
+        if self.dtype == "I8":
+            q = np.frombuffer(self.data, np.int8, self.rows * self.cols).reshape(shape)
+            scale = np.frombuffer(self.data[-4 * self.rows :], "<f4")
+            return q.astype(np.float32) * scale[:, None]
+        kind = "<f4" if self.dtype == "F32" else "<f2"
+        return np.frombuffer(self.data, kind).reshape(shape).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One entry of `ADIR`: a LoRA slot of one linear layer. `a`, `b`: first float in the factor vector."""
+
+    name: str
+    inputs: int
+    outputs: int
+    rank: int
+    scale: float
+    init_bound: float
+    a: int
+    b: int
+
+    @property
+    def floats(self) -> int:
+        return self.rank * (self.inputs + self.outputs)
+
+
+class Instruction(NamedTuple):
+    """One instruction as it stands in the blob: all operands are encoded words."""
+
+    op: int
+    flags: int = 0
+    n0: int = 0
+    n1: int = 0
+    n2: int = 0
+    dst: int = 0
+    a: int = 0
+    b: int = 0
+    c: int = 0
+    d: int = 0
+    e: int = 0
+    f: int = 0
+    imm: int = 0
+
+    def imm_f32(self) -> float:
+        return struct.unpack("<f", struct.pack("<I", self.imm))[0]
+
+
+@dataclass(frozen=True)
+class Program:
+    """`window`, `logits`: arena words of input and result. `state`: arena byte of the adaptation state."""
+
+    window: int
+    logits: int
+    state: int
+    code: tuple[Instruction, ...]
+
+    def encode(self) -> bytes:
+        head = _PROGRAM.pack(self.window, self.logits, self.state)
+        return head + b"".join(_INSTRUCTION.pack(*i) for i in self.code)
+
+
+@dataclass(frozen=True)
+class InputOutput:
+    """`IODS`: what goes in and how many logits come out."""
+
+    channels: int
+    length: int
+    rate_hz: float
+    outputs: int
+    input_scale: int
+    patch: int = 1
+    kind: int = KIND_WINDOW
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A model as a board runs it."""
+
+    name: str
+    io: InputOutput
+    labels: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
+    adapters: tuple[Adapter, ...]
+    infer: Program
+    adapt: Program | None
+    infer_arena: int
+    adapt_arena: int = 0
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def adapter_floats(self) -> int:
+        """P, the length of the factor vector."""
+        return sum(a.floats for a in self.adapters)
+
+    @property
+    def digest(self) -> bytes:
+        return self.encode()[0x10:0x30]
+
+    def sections(self) -> list[tuple[str, bytes, int]]:
+        """(type, content, count) in the order of the file."""
+        return [(kind, *_SECTION_ENCODERS[kind](self)) for kind in SECTIONS if self._has(kind)]
+
+    def _has(self, kind: str) -> bool:
+        return {"ADIR": bool(self.adapters), "ADPT": self.adapt is not None}.get(kind, True)
+
+    def encode(self) -> bytes:
+        """The bytes of the blob, a multiple of 16 long."""
+        name = self.name.encode()
+        if not 0 < len(name) < NAME_BYTES:
+            raise BlobError(f"model name {self.name!r}: 1 to {NAME_BYTES - 1} bytes expected")
+        sections = self.sections()
+        table, body = [], []
+        offset = align16(HEADER_BYTES + SECTION_BYTES * len(sections))
+        for kind, content, count in sections:
+            table.append(_SECTION.pack(kind.encode(), offset, len(content), count))
+            body.append(content + bytes(-len(content) % 16))
+            offset += len(body[-1])
+        tail = b"".join(table) + b"".join(body)
+        counts = (offset, len(sections), self.infer_arena, self.adapt_arena)
+        header = _HEADER.pack(MAGIC, MAJOR, MINOR, offset, 0, bytes(32), *counts, name)
+        digest = hashlib.sha256(header[0x30:] + tail).digest()
+        checked = digest + header[0x30:] + tail
+        return header[:0x0C] + struct.pack("<I", zlib.crc32(checked)) + checked
+
+    @classmethod
+    def decode(cls, data: bytes) -> Blob:
+        """Reads a blob; raises BlobError with one line when anything in it is not as specified."""
+        from .decode import decode_blob
+
+        return decode_blob(bytes(data))
+
+    def with_meta(self, **entries: Any) -> Blob:
+        """The same model with more metadata (which changes its digest)."""
+        return replace(self, meta={**self.meta, **entries})
+
+
+def _encode_iods(blob: Blob) -> tuple[bytes, int]:
+    io = blob.io
+    head = (io.kind, io.channels, io.length, io.rate_hz)
+    return _IODS.pack(*head, io.outputs, io.input_scale, io.patch), 1
+
+
+def _encode_labels(blob: Blob) -> tuple[bytes, int]:
+    for label in blob.labels:
+        if "\0" in label:
+            raise BlobError(f"label {label!r}: NUL is not allowed")
+    return b"".join(label.encode() + b"\0" for label in blob.labels), len(blob.labels)
+
+
+def _encode_tensors(blob: Blob) -> tuple[bytes, int]:
+    entries, offset = [], 0
+    for t in blob.tensors:
+        entry = (DTYPES[t.dtype], t.rows, t.cols, offset, len(t.data), t.gamma)
+        entries.append(_TENSOR.pack(*entry))
+        offset = align16(offset + len(t.data))
+    return b"".join(entries), len(entries)
+
+
+def _encode_adapters(blob: Blob) -> tuple[bytes, int]:
+    fields = ((x.inputs, x.outputs, x.rank, x.scale, x.init_bound, x.a, x.b) for x in blob.adapters)
+    return b"".join(_ADAPTER.pack(*f) for f in fields), len(blob.adapters)
+
+
+def _encode_program(program: Program) -> tuple[bytes, int]:
+    return program.encode(), len(program.code)
+
+
+def _encode_data(blob: Blob) -> tuple[bytes, int]:
+    return b"".join(t.data + bytes(-len(t.data) % 16) for t in blob.tensors), 0
+
+
+def _encode_meta(blob: Blob) -> tuple[bytes, int]:
+    import cbor2
+
+    names = {"tensors": [t.name for t in blob.tensors], "adapters": [a.name for a in blob.adapters]}
+    return cbor2.dumps({**blob.meta, **names}, canonical=True), 1
+
+
+_SECTION_ENCODERS = {
+    "IODS": _encode_iods,
+    "LABL": _encode_labels,
+    "TDIR": _encode_tensors,
+    "ADIR": _encode_adapters,
+    "INFR": lambda blob: _encode_program(blob.infer),
+    "ADPT": lambda blob: _encode_program(blob.adapt),
+    "DATA": _encode_data,
+    "META": _encode_meta,
+}
+
+
+def init_bound(inputs: int) -> float:
+    """Bound of fresh A factors: Kaiming-uniform with a = sqrt(5), as in the LoRA paper's own code."""
+    return float(np.float32(1 / math.sqrt(inputs)))

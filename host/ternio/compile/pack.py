@@ -1,0 +1,132 @@
+"""A graph and what is known about its input and classes, made into a blob."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..blob import ternary
+from ..blob.check import check_program
+from ..blob.format import Adapter, Blob, InputOutput, align16, init_bound
+from ..errors import CompileError
+from .graph import Graph
+from .program import Normalisation, plan_program, state_bytes, without_slots
+from .weights import Quantizer, TensorPool
+
+DEFAULT_TARGETS = ("q", "v", "head")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may choose: adapter slots, the form of float weights, arena budgets of a board."""
+
+    adapt: bool = True
+    rank: int = 4
+    scale: float = 2.0
+    targets: tuple[str, ...] = DEFAULT_TARGETS
+    float_dtype: str = "f16"
+    infer_limit: int | None = None
+    adapt_limit: int | None = None
+    quantizer: Quantizer = ternary.quantize
+
+
+@dataclass(frozen=True)
+class Description:
+    """Input and classes of a model.
+
+    A raw value x becomes round(x / input_scale[c]) on its way to the board; the model was trained on
+    (x - mean[c]) / std[c]. `patch`: samples per row of the first layer, for information.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    input_scale: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    rate_hz: float = 0.0
+    patch: int = 1
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def normalisation(self) -> Normalisation:
+        scale, mean, std = (np.asarray(x, np.float64) for x in (self.input_scale, self.mean, self.std))
+        gain, shift = scale / std, -mean / std
+        if not (np.isfinite(gain).all() and np.isfinite(shift).all() and (scale > 0).all()):
+            raise CompileError("input scale, mean or standard deviation of a channel is not usable")
+        return Normalisation(gain.astype(np.float32), shift.astype(np.float32))
+
+
+def pack_graph(graph: Graph, about: Description, options: Options | None = None) -> Blob:
+    """The blob of a model; raises CompileError where the model cannot run on a board."""
+    options = options or Options()
+    _check(graph, about, options)
+    if options.adapt:
+        graph = graph.with_slots(options.targets, options.rank, options.scale)
+    else:
+        graph = without_slots(graph)
+    norm = about.normalisation()
+    pool = TensorPool(graph, options.float_dtype, options.quantizer)
+    input_scale = pool.constant("input.scale", about.input_scale).index
+    infer = plan_program(graph, pool, norm, limit=options.infer_limit)
+    adapters = _adapters(graph)
+    floats = sum(x.floats for x in adapters)
+    adapt, state, adapt_arena = None, 0, 0
+    if options.adapt:
+        room = options.adapt_limit and options.adapt_limit - state_bytes(floats)
+        adapt = plan_program(graph, pool, norm, adapting=True, limit=room)
+        state = max(align16(adapt.bytes), align16(infer.bytes))
+        adapt_arena = state + state_bytes(floats)
+    blob = Blob(
+        name=about.name,
+        io=InputOutput(
+            channels=graph.channels,
+            length=graph.length,
+            rate_hz=about.rate_hz,
+            outputs=graph.nodes[graph.output].width,
+            input_scale=input_scale,
+            patch=about.patch,
+        ),
+        labels=about.labels,
+        tensors=tuple(pool.tensors),
+        adapters=adapters,
+        infer=infer.encode(),
+        adapt=adapt and adapt.encode(state),
+        infer_arena=align16(infer.bytes),
+        adapt_arena=adapt_arena,
+        meta=about.meta,
+    )
+    for program, what in ((blob.infer, "INFR"), (blob.adapt, "ADPT")):
+        if program is not None:
+            check_program(blob, program, what)
+    return blob
+
+
+def _check(graph: Graph, about: Description, options: Options) -> None:
+    outputs = graph.nodes[graph.output].width
+    if len(about.labels) != outputs:
+        raise CompileError(f"{len(about.labels)} labels for {outputs} outputs of the model")
+    if not 2 <= outputs <= 1024:
+        raise CompileError(f"{outputs} outputs; a blob can have 2 to 1024")
+    if len(about.input_scale) != graph.channels:
+        raise CompileError(f"{len(about.input_scale)} input scales for {graph.channels} channels")
+    if not 1 <= options.rank <= 64:
+        raise CompileError(f"adapter rank {options.rank}: 1 to 64 expected")
+    if not 0 < len(about.name.encode()) < 32:
+        raise CompileError(f"model name {about.name!r}: 1 to 31 bytes expected")
+    widest = max(node.width for node in graph.nodes)
+    if max(widest, graph.time) > 65535:
+        raise CompileError(f"a width of {widest} or {graph.time} rows: at most 65535 expected")
+
+
+def _adapters(graph: Graph) -> tuple[Adapter, ...]:
+    adapters, position = [], 0
+    for number, lora in graph.slots():
+        node = graph.nodes[number]
+        inputs, outputs = graph.nodes[node.inputs[0]].width, node.width
+        a, b = position, position + lora.rank * inputs
+        position = b + lora.rank * outputs
+        name = node.label.removesuffix(".weight")
+        scale, bound = float(np.float32(lora.scale)), init_bound(inputs)
+        adapters.append(Adapter(name, inputs, outputs, lora.rank, scale, bound, a, b))
+    return tuple(adapters)

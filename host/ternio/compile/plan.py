@@ -1,0 +1,162 @@
+"""Arena offsets by liveness: which buffers are alive when, which may share a place, and where they go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ..blob import opcodes as ops
+from ..blob.format import align16
+from .code import Buffer, Ins, Listing, Loop
+
+
+@dataclass
+class _Use:
+    """One access: instruction number, access, loop number (0: none), whether the operand steps."""
+
+    at: int
+    access: str
+    loop: int
+    step: bool
+
+
+@dataclass
+class _Life:
+    """The instructions [start, end] during which a buffer, or a group sharing one place, is alive."""
+
+    bytes: int
+    start: int
+    end: int
+    members: list[Buffer] = field(default_factory=list)
+
+
+class Timeline:
+    """A listing with numbered instructions, and every buffer's accesses in it."""
+
+    def __init__(self, listing: Listing, entry: Iterable[Buffer], exit_: Iterable[Buffer]) -> None:
+        self.uses: dict[Buffer, list[_Use]] = {}
+        self.loops: dict[int, tuple[int, int]] = {}
+        self.flat: list[Ins] = []
+        for item in listing:
+            if isinstance(item, Loop):
+                number, start = len(self.loops) + 1, len(self.flat)
+                self.loops[number] = (start, start + len(item.body) - 1)
+                for ins in item.body:
+                    self._add(ins, number)
+            else:
+                self._add(item, 0)
+        self.entry, self.exit = set(entry), set(exit_)
+        self.lives = {buffer: self._life(buffer) for buffer in self.uses}
+
+    def _add(self, ins: Ins, loop: int) -> None:
+        for _, ref, access in ins.accesses():
+            use = _Use(len(self.flat), access, loop, ref.step)
+            self.uses.setdefault(ref.buffer, []).append(use)
+        self.flat.append(ins)
+
+    def is_local(self, buffer: Buffer) -> bool:
+        """Does nothing of the buffer pass from one iteration to the next, or out of its loop?"""
+        uses = self.uses[buffer]
+        one_loop = len({use.loop for use in uses}) == 1 and not any(use.step for use in uses)
+        outside = buffer in self.entry or buffer in self.exit
+        return one_loop and not outside and uses[0].access in ("w", "x")
+
+    def _life(self, buffer: Buffer) -> _Life:
+        uses = self.uses[buffer]
+        start, end = uses[0].at, uses[-1].at
+        if not self.is_local(buffer):
+            for use in uses:
+                if use.loop:
+                    first, last = self.loops[use.loop]
+                    start, end = min(start, first), max(end, last)
+        start = 0 if buffer in self.entry else start
+        end = len(self.flat) - 1 if buffer in self.exit else end
+        return _Life(buffer.bytes, start, end, [buffer])
+
+
+def _shared(timeline: Timeline) -> list[_Life]:
+    """Lives after element-by-element results have taken the place of an operand that ends there."""
+    lives = dict(timeline.lives)
+    for at, ins in enumerate(timeline.flat):
+        refs = {operand.slot: ref for operand, ref, _ in ins.accesses()}
+        dst = refs.get("dst")
+        if dst is None or (timeline.uses[dst.buffer][0].at, "w") != (at, _access(ins, "dst")):
+            continue
+        for old in _replaceable(timeline, at, dst.buffer, refs):
+            merged, born = lives[old], lives[dst.buffer]
+            if merged.members[-1] is old and merged.bytes == born.bytes:
+                merged.end = born.end
+                merged.members += born.members
+                for member in born.members:
+                    lives[member] = merged
+                break
+    return list({id(life): life for life in lives.values()}.values())
+
+
+def _access(ins: Ins, slot: str) -> str:
+    return next(access for operand, _, access in ins.accesses() if operand.slot == slot)
+
+
+def _replaceable(timeline: Timeline, at: int, new: Buffer, refs: dict) -> list[Buffer]:
+    """Buffers whose place `new`, first written at `at`, may take over."""
+    found = []
+    if ops.SPECS[timeline.flat[at].op].elementwise and timeline.is_local(new):
+        for slot in ("a", "b", "c"):
+            ref = refs.get(slot)
+            if ref is not None and timeline.is_local(ref.buffer):
+                if timeline.uses[ref.buffer][-1].at == at:
+                    found.append(ref.buffer)
+    found += _finished_blocks(timeline, at, new)
+    return found
+
+
+def _finished_blocks(timeline: Timeline, at: int, new: Buffer) -> list[Buffer]:
+    """Blocks read row by row in the loop of `at` for the last time, each row before `new`'s is written."""
+    uses = timeline.uses[new]
+    loop = uses[0].loop
+    if not loop or not all(use.step for use in uses if use.loop == loop):
+        return []
+    elementwise = ops.SPECS[timeline.flat[at].op].elementwise
+    found = []
+    for buffer, old in timeline.uses.items():
+        if buffer is new or old[-1].loop != loop or buffer in timeline.entry | timeline.exit:
+            continue
+        rows_only = all(use.step for use in old if use.loop == loop)
+        before = old[-1].at < at or (elementwise and old[-1].at == at)
+        if rows_only and before:
+            found.append(buffer)
+    return found
+
+
+def place(lives: list[_Life], order: list[_Life]) -> tuple[dict[Buffer, int], int]:
+    """First fit in the given order: (offset of each buffer, bytes in all)."""
+    placed: list[tuple[int, _Life]] = []
+    top = 0
+    for life in order:
+        offset, size = 0, align16(life.bytes)
+        for other_offset, other in placed:
+            overlap = life.start <= other.end and other.start <= life.end
+            if overlap and offset + size > other_offset:
+                offset = max(offset, other_offset + align16(other.bytes))
+        placed.append((offset, life))
+        placed.sort(key=lambda p: p[0])
+        top = max(top, offset + size)
+    return {member: offset for offset, life in placed for member in life.members}, top
+
+
+def plan_memory(
+    listing: Listing, entry: Iterable[Buffer] = (), exit_: Iterable[Buffer] = ()
+) -> tuple[dict[Buffer, int], int]:
+    """Offsets (multiples of 16) of all buffers, and the bytes they need together.
+
+    `entry` holds data before the first instruction, `exit_` still after the last. Several orders of
+    placing are tried; the smallest result counts.
+    """
+    lives = _shared(Timeline(listing, entry, exit_))
+    orders = (
+        sorted(lives, key=lambda x: (-x.bytes, x.start)),
+        sorted(lives, key=lambda x: (-x.bytes * (x.end - x.start + 1), x.start)),
+        sorted(lives, key=lambda x: (-(x.end - x.start), -x.bytes)),
+        sorted(lives, key=lambda x: (x.start, -x.bytes)),
+    )
+    return min((place(lives, order) for order in orders), key=lambda result: result[1])

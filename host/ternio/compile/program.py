@@ -1,0 +1,227 @@
+"""From a graph to the programs `infer` and `adapt`, and the choice of what to keep and what to recompute."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..blob.format import Program, align16
+from ..blob.opcodes import Op
+from .backward import BackwardScope, reads
+from .code import Buffer, Listing, Loop, Ref, encode, work
+from .graph import Graph
+from .plan import plan_memory
+from .scope import Context, Scope
+from .stages import Stage, closure, keys_of, optional_cuts, split
+from .weights import TensorPool
+
+MAX_CHOSEN_CUTS = 4  # with more attentions only "cut everywhere" and "cut nowhere" are tried
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the passes are laid out: where the forward is cut, and what the backward finds still there."""
+
+    cuts: frozenset[int]
+    keep_keys: bool = True
+    keep_sources: bool = True
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A program with offsets: arena bytes it needs (for adapt: below the state) and its work in MACs."""
+
+    choice: Choice
+    listing: Listing
+    offsets: dict[Buffer, int]
+    bytes: int
+    macs: int
+    window: Buffer
+    logits: Buffer
+
+    def encode(self, state: int = 0) -> Program:
+        window, logits = (self.offsets[b] // 4 for b in (self.window, self.logits))
+        return Program(window, logits, state, encode(self.listing, self.offsets))
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per channel: int16 step * gain + shift is what the model was trained on."""
+
+    gain: np.ndarray
+    shift: np.ndarray
+
+
+class _Builder:
+    """Emits one program under one choice."""
+
+    def __init__(self, graph: Graph, pool: TensorPool, norm: Normalisation, choice: Choice) -> None:
+        self.graph, self.choice = graph, choice
+        self.stages = split(graph, choice.cuts)
+        window = Buffer("window", 2 * graph.channels * graph.length)
+        logits = Buffer("logits", 4 * graph.nodes[graph.output].width)
+        self.context = Context(graph, pool, window, logits, norm.gain, norm.shift)
+        self.blocks = self.context.blocks
+
+    # ---- Forward ------------------------------------------------------------------------------
+
+    def forward(self, adapting: bool) -> None:
+        for number, stage in enumerate(self.stages):
+            self.rows_forward(stage.targets)
+            later = self.stages[number + 1 :]
+            if not adapting or (later and not self.choice.keep_keys):
+                self.drop(stage.keys, later)
+            if not adapting or (later and not self.choice.keep_sources):
+                self.drop(stage.sources - stage.keys, later)
+        scope = Scope(self.context)
+        for value, node in enumerate(self.graph.nodes):
+            if not node.rows and value not in self.context.vectors:
+                scope.forward(value)
+
+    def drop(self, values: frozenset[int], still: list[Stage] | None = None) -> None:
+        """Forgets blocks that the stages in `still` do not start from."""
+        used = frozenset().union(*(s.sources for s in still or []))
+        for value in values - used:
+            self.blocks.pop(value, None)
+
+    def rows_forward(self, targets: frozenset[int]) -> None:
+        """One loop that computes `targets`, holding K and V of the attentions that it passes as blocks."""
+        nodes = closure(self.graph, targets, frozenset(self.blocks))
+        for value in sorted(targets | (keys_of(self.graph, nodes))):
+            if self.graph.nodes[value].rows and value not in self.blocks:
+                self.blocks[value] = self.context.block(value)
+        loop = Loop(self.graph.time)
+        self.context.listing.append(loop)
+        scope = Scope(self.context, loop)
+        for value in nodes:
+            scope.forward(value)
+
+    # ---- Backward -----------------------------------------------------------------------------
+
+    def backward(self) -> None:
+        needs = self.graph.needs_gradient()
+        seeds = self.vectors_backward(needs)
+        for number in reversed(range(len(self.stages))):
+            stage = self.stages[number]
+            if not any(value in seeds for value in stage.targets):
+                continue
+            self.materialise(stage.sources | stage.keys)
+            seeds = self.rows_backward(stage, needs, seeds)
+            self.drop(stage.sources | stage.keys)
+        Scope(self.context).emit(Op.OPTIMIZE)
+
+    def vectors_backward(self, needs: list[bool]) -> dict[int, Ref]:
+        """Backward outside of loops; returns the gradients of the pooled vectors, per row."""
+        scope = BackwardScope(self.context, needs)
+        logits = self.graph.output
+        width = self.graph.nodes[logits].width
+        first = scope.temp(width, "dlogits")
+        scope.emit(Op.CROSS_ENTROPY, width, dst=first, a=Ref(self.context.logits))
+        scope.seed(logits, first)
+        pooled = self.stages[-1].targets if self.stages else frozenset()
+        for value in reversed(range(len(self.graph.nodes))):
+            if not self.graph.nodes[value].rows and value not in pooled:
+                scope.backward(value)
+        seeds = {}
+        for value in sorted(pooled):
+            if value in scope.grads:
+                ref, width = scope.take(value), self.graph.nodes[value].width
+                share = scope.temp(width, "dpool")
+                scope.emit(Op.SCALE, width, dst=share, a=ref, imm=1 / self.graph.time)
+                seeds[value] = share
+        return seeds
+
+    def materialise(self, values: frozenset[int]) -> None:
+        """Computes again those of `values` that were not kept, and what that takes."""
+        missing = values - frozenset(self.blocks)
+        while missing:
+            stage = self.stage_of(min(missing))
+            wanted = missing & (stage.targets | stage.keys)
+            before = frozenset(self.blocks)
+            self.materialise(stage.sources)
+            self.rows_forward(wanted)
+            self.drop(frozenset(self.blocks) - before - values)
+            missing = values - frozenset(self.blocks)
+
+    def stage_of(self, value: int) -> Stage:
+        """The stage that computes a block."""
+        return next(s for s in self.stages if value in s.nodes and value in s.targets | s.keys)
+
+    def rows_backward(
+        self, stage: Stage, needs: list[bool], seeds: dict[int, Ref]
+    ) -> dict[int, Ref]:
+        """One loop from the last row to the first; returns the gradients of values made earlier."""
+        loop = Loop(self.graph.time, reverse=True)
+        self.context.listing.append(loop)
+        scope = BackwardScope(self.context, needs, loop)
+        active = [value for value in reversed(stage.nodes) if needs[value]]
+        for value, ref in seeds.items():
+            if value in stage.nodes or value in stage.sources:
+                scope.seed(value, ref)
+        wanted = {v for value in active for v in reads(self.graph.nodes[value], needs)}
+        rows = frozenset(v for v in wanted if v not in self.blocks)
+        for value in closure(self.graph, rows, frozenset(self.blocks)):
+            scope.forward(value)
+        for value in active:
+            scope.backward(value)
+        left = {value: ref for value, ref in seeds.items() if value not in stage.nodes}
+        for value in sorted(stage.sources):
+            block = scope.settle(value)
+            if block is not None:
+                left[value] = Ref(block, step=True)
+        return left
+
+
+def choices(graph: Graph, adapting: bool) -> Iterator[Choice]:
+    """The layouts that are tried."""
+    cuts = optional_cuts(graph)
+    if len(cuts) < MAX_CHOSEN_CUTS:
+        sizes = range(len(cuts), -1, -1)
+        subsets = [frozenset(s) for n in sizes for s in itertools.combinations(cuts, n)]
+    else:
+        subsets = [frozenset(cuts), frozenset()]
+    keeps = itertools.product((True, False), repeat=2) if adapting else [(True, True)]
+    for chosen, (keys, sources) in itertools.product(subsets, list(keeps)):
+        yield Choice(chosen, keys, sources)
+
+
+def _plan(
+    graph: Graph, pool: TensorPool, norm: Normalisation, choice: Choice, adapting: bool
+) -> Planned:
+    builder = _Builder(graph, pool, norm, choice)
+    builder.forward(adapting)
+    if adapting:
+        builder.backward()
+    c = builder.context
+    offsets, size = plan_memory(c.listing, entry=[c.window], exit_=[c.logits])
+    return Planned(choice, c.listing, offsets, size, work(c.listing), c.window, c.logits)
+
+
+def plan_program(
+    graph: Graph,
+    pool: TensorPool,
+    norm: Normalisation,
+    adapting: bool = False,
+    limit: int | None = None,
+) -> Planned:
+    """The best layout of a program: the least work within `limit` arena bytes where one is given and
+    can be met, else the fewest bytes."""
+    plans = [_plan(graph, pool, norm, c, adapting) for c in choices(graph, adapting)]
+    within = [p for p in plans if limit is not None and p.bytes <= limit]
+    if within:
+        return min(within, key=lambda p: (p.macs, p.bytes))
+    return min(plans, key=lambda p: (p.bytes, p.macs))
+
+
+def without_slots(graph: Graph) -> Graph:
+    """The graph with its slots left out."""
+    nodes = [replace(n, loras=tuple(x for x in n.loras if not x.is_slot)) for n in graph.nodes]
+    return replace(graph, nodes=nodes)
+
+
+def state_bytes(floats: int) -> int:
+    """Arena bytes of factors, gradients, first and second moments of P floats."""
+    return 4 * align16(4 * floats)

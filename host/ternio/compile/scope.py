@@ -1,0 +1,235 @@
+"""Emitting the forward: one function per operation, inside a loop over rows or outside of loops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..blob import opcodes as ops
+from ..blob.opcodes import Op
+from ..errors import CompileError
+from .code import AdapterRef, Buffer, Ins, Listing, Loop, Ref, TensorRef
+from .graph import Graph, Lora, Node
+from .weights import TensorPool
+
+
+@dataclass
+class Context:
+    """What all scopes of one program share.
+
+    `input_gain`, `input_shift`: [channels], from int16 to what the model was trained on.
+    """
+
+    graph: Graph
+    pool: TensorPool
+    window: Buffer
+    logits: Buffer
+    input_gain: np.ndarray
+    input_shift: np.ndarray
+    blocks: dict[int, Buffer] = field(default_factory=dict)  # values held for all rows
+    vectors: dict[int, Ref] = field(default_factory=dict)  # values outside loops
+    listing: Listing = field(default_factory=list)
+
+    def block(self, value: int, prefix: str = "") -> Buffer:
+        """A new block of all rows of a value."""
+        name = f"{prefix}{self.graph.nodes[value].where or value}"
+        return Buffer(name, 4 * self.graph.nodes[value].width * self.graph.time)
+
+    def adapter(self, node: int, lora: Lora) -> AdapterRef:
+        return AdapterRef(self.graph.slots().index((node, lora)))
+
+
+class Scope:
+    """One loop body, or (`loop` None) straight code: where each value is, and what has been emitted."""
+
+    def __init__(self, context: Context, loop: Loop | None = None) -> None:
+        self.context = context
+        self.graph = context.graph
+        self.loop = loop
+        self.local: dict[int, Ref] = {}
+        self._quantized: dict[int, Ref] = {}
+
+    # ---- Places -------------------------------------------------------------------------------
+
+    def ref(self, value: int) -> Ref:
+        """Where a value is: this iteration's row, a row of a block, or a vector."""
+        if value in self.local:
+            return self.local[value]
+        if value in self.context.blocks and self.loop is not None:
+            return Ref(self.context.blocks[value], step=True)
+        return self.context.vectors[value]
+
+    def temp(self, words: int, name: str = "row") -> Ref:
+        return Ref(Buffer(name, 4 * words))
+
+    def scratch(self, bytes_: int) -> Ref:
+        return Ref(Buffer("scratch", bytes_))
+
+    def emit(self, op: Op, *n: int, flags: int = 0, imm: float | Ref = 0, **operands: Any) -> None:
+        """Appends an instruction; operands that are None are left out."""
+        given = {slot: operand for slot, operand in operands.items() if operand is not None}
+        if isinstance(imm, Ref):
+            given["imm"], imm = imm, 0
+        target = self.context.listing if self.loop is None else self.loop.body
+        target.append(Ins(op, n, given, flags, imm))
+
+    def quantized(self, value: int) -> Ref:
+        """The value as int8, quantised once for all its consumers in this scope."""
+        if value not in self._quantized:
+            width = self.graph.nodes[value].width
+            q = Ref(Buffer("q8", ops.q8_bytes(width)))
+            self.emit(Op.QUANTIZE, width, dst=q, a=self.ref(value))
+            self._quantized[value] = q
+        return self._quantized[value]
+
+    # ---- Nodes --------------------------------------------------------------------------------
+
+    def forward(self, value: int) -> None:
+        """Emits the node that makes `value`; its inputs are there already."""
+        node = self.graph.nodes[value]
+        dst = self._destination(value, node)
+        _FORWARD[node.op](self, value, node, dst)
+        for lora in node.loras:
+            self.lora(value, node, lora, dst)
+
+    def _destination(self, value: int, node: Node) -> Ref:
+        if self.loop is not None and value in self.context.blocks:
+            return Ref(self.context.blocks[value], step=True)
+        if value == self.graph.output:
+            dst = Ref(self.context.logits)
+        else:
+            dst = self.temp(node.width, node.where or node.op)
+        self.local[value] = dst
+        if not node.rows:
+            self.context.vectors[value] = dst
+        return dst
+
+    def lora(self, value: int, node: Node, lora: Lora, dst: Ref) -> None:
+        x = self.graph.nodes[node.inputs[0]]
+        dims = (x.width, node.width, lora.rank)
+        scratch = self.scratch(4 * lora.rank)
+        operands = self.lora_operands(value, lora)
+        a = self.ref(node.inputs[0])
+        self.emit(Op.LORA, *dims, dst=dst, a=a, d=scratch, imm=lora.scale, **operands)
+
+    def lora_operands(self, value: int, lora: Lora) -> dict[str, Any]:
+        """Operands b (and c): the adapter, or the trained factors as tensors."""
+        if lora.is_slot:
+            return {"b": self.context.adapter(value, lora)}
+        pool = self.context.pool
+        return {"b": pool.factor(lora.a), "c": pool.factor(lora.b)}
+
+    def frequencies(self, node: Node) -> TensorRef:
+        """Tensor of a RoPE's angular frequencies base^(-2i/head_dim), i < head_dim/2."""
+        head, base = node.attrs["head_dim"], node.attrs["base"]
+        values = np.power(float(base), -np.arange(0, head, 2) / head)
+        return self.context.pool.constant(f"rope.{head}.{base:g}", values)
+
+
+def _input(s: Scope, value: int, node: Node, dst: Ref) -> None:
+    c = s.context
+    b = c.pool.constant("input.gain", c.input_gain)
+    shift = c.pool.constant("input.shift", c.input_shift)
+    a = Ref(c.window, step=s.loop is not None)
+    count = s.graph.channels * s.graph.length
+    s.emit(Op.INPUT, node.width, s.graph.channels, dst=dst, a=a, b=b, c=shift, imm=count)
+
+
+def _linear(s: Scope, value: int, node: Node, dst: Ref) -> None:
+    x = node.inputs[0]
+    bias = s.context.pool.vector(node.params[1]) if len(node.params) > 1 else None
+    b = s.context.pool.matrix(node.params[0])
+    dims = (s.graph.nodes[x].width, node.width)
+    s.emit(Op.LINEAR, *dims, dst=dst, a=s.ref(x), b=b, c=bias)
+
+
+def _bitlinear(s: Scope, value: int, node: Node, dst: Ref) -> None:
+    x = node.inputs[0]
+    width = s.graph.nodes[x].width
+    q, b = s.quantized(x), s.context.pool.ternary(node.params[0])
+    d = s.scratch(ops.scratch_bytes(width))
+    s.emit(Op.TERNARY, width, node.width, dst=dst, a=q, b=b, d=d)
+
+
+def _rmsnorm(s: Scope, value: int, node: Node, dst: Ref) -> None:
+    gain = s.context.pool.vector(node.params[0]) if node.params else None
+    a = s.ref(node.inputs[0])
+    s.emit(Op.RMSNORM, node.width, dst=dst, a=a, b=gain, imm=node.attrs["eps"])
+
+
+def _layernorm(s: Scope, value: int, node: Node, dst: Ref) -> None:
+    pool = s.context.pool
+    gain = pool.vector(node.params[0])
+    bias = pool.vector(node.params[1]) if len(node.params) > 1 else None
+    a = s.ref(node.inputs[0])
+    s.emit(Op.LAYERNORM, node.width, dst=dst, a=a, b=gain, c=bias, imm=node.attrs["eps"])
+
+
+def _rope(s: Scope, value: int, node: Node, dst: Ref) -> None:
+    flags = ops.INTERLEAVED if node.attrs.get("interleaved") else 0
+    a, b = s.ref(node.inputs[0]), s.frequencies(node)
+    s.emit(Op.ROPE, node.width, node.attrs["head_dim"], flags=flags, dst=dst, a=a, b=b)
+
+
+def attention_dims(node: Node) -> tuple[int, int, int]:
+    """(heads, KV heads, width of a head) of an attention node."""
+    heads = node.attrs["heads"]
+    return heads, node.attrs["kv_heads"], node.width // heads
+
+
+def _attention(s: Scope, value: int, node: Node, dst: Ref) -> None:
+    q, k, v = node.inputs
+    if s.loop is None:
+        raise CompileError(f"{node.where or 'attention'}: attention outside the time dimension")
+    flags = ops.CAUSAL if node.attrs["causal"] else 0
+    blocks, d = s.context.blocks, s.scratch(4 * s.graph.time)
+    keys, values = Ref(blocks[k]), Ref(blocks[v])
+    dims = attention_dims(node)
+    s.emit(Op.ATTENTION, *dims, flags=flags, dst=dst, a=s.ref(q), b=keys, c=values, d=d)
+
+
+def _mean_pool(s: Scope, value: int, node: Node, dst: Ref) -> None:
+    s.emit(Op.MEANPOOL, node.width, dst=dst, a=s.ref(node.inputs[0]))
+
+
+def _scale(s: Scope, value: int, node: Node, dst: Ref) -> None:
+    a = s.ref(node.inputs[0])
+    s.emit(Op.SCALE, node.width, dst=dst, a=a, imm=node.attrs["factor"])
+
+
+def _unary(op: Op):
+    def emit(s: Scope, value: int, node: Node, dst: Ref) -> None:
+        s.emit(op, node.width, dst=dst, a=s.ref(node.inputs[0]))
+
+    return emit
+
+
+def _binary(op: Op):
+    def emit(s: Scope, value: int, node: Node, dst: Ref) -> None:
+        a, b = (s.ref(v) for v in node.inputs)
+        s.emit(op, node.width, dst=dst, a=a, b=b)
+
+    return emit
+
+
+_FORWARD = {
+    "input": _input,
+    "linear": _linear,
+    "bitlinear": _bitlinear,
+    "rmsnorm": _rmsnorm,
+    "layernorm": _layernorm,
+    "rope": _rope,
+    "attention": _attention,
+    "mean_pool": _mean_pool,
+    "swiglu": _binary(Op.SWIGLU),
+    "add": _binary(Op.ADD),
+    "mul": _binary(Op.MUL),
+    "scale": _scale,
+    "silu": _unary(Op.SILU),
+    "gelu": _unary(Op.GELU),
+    "relu": _unary(Op.RELU),
+}
+
+LOWERED = frozenset(_FORWARD)

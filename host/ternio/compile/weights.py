@@ -1,0 +1,76 @@
+"""The tensor directory as it grows: parameters in the form that each operation wants, each stored once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..blob import ternary
+from ..blob.format import Tensor
+from ..errors import CompileError
+from .code import TensorRef
+from .graph import Graph
+
+Quantizer = Callable[[np.ndarray], tuple[np.ndarray, float]]
+FLOAT_DTYPES = {"f32": "F32", "f16": "F16", "i8": "I8"}
+
+
+class TensorPool:
+    """Tensors by name; asking twice for one gives the same index.
+
+    `float_dtype`: of linear weights (f32, f16 or i8); vectors are F32, or F16 with f16 weights where
+    nothing is lost by it. `quantizer`: weight -> trits, gamma.
+    """
+
+    def __init__(
+        self, graph: Graph, float_dtype: str = "f16", quantizer: Quantizer = ternary.quantize
+    ) -> None:
+        if float_dtype not in FLOAT_DTYPES:
+            choices = ", ".join(FLOAT_DTYPES)
+            raise CompileError(f"float weights as {float_dtype!r}: one of {choices} expected")
+        self.graph = graph
+        self.dtype = FLOAT_DTYPES[float_dtype]
+        self.quantizer = quantizer
+        self.tensors: list[Tensor] = []
+        self._index: dict[str, int] = {}
+
+    def _get(self, name: str, make: Callable[[], Tensor]) -> TensorRef:
+        if name not in self._index:
+            tensor = make()
+            if max(tensor.rows, tensor.cols) > 65535:
+                raise CompileError(f"{name}: a dimension of {[tensor.rows, tensor.cols]} > 65535")
+            self._index[name] = len(self.tensors)
+            self.tensors.append(tensor)
+        return TensorRef(self._index[name])
+
+    def _parameter(self, name: str) -> np.ndarray:
+        values = np.asarray(self.graph.params[name], dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise CompileError(f"{name}: a weight is not finite; the training diverged")
+        return values
+
+    def matrix(self, name: str) -> TensorRef:
+        """A float weight [out, in]."""
+        return self._get(name, lambda: Tensor.floats(name, self._parameter(name), self.dtype))
+
+    def ternary(self, name: str) -> TensorRef:
+        """A BitLinear weight [out, in]; one that is all zero keeps a tiny gamma, for a blob wants one > 0."""
+
+        def make() -> Tensor:
+            trits, gamma = self.quantizer(self._parameter(name))
+            return Tensor.ternary(name, trits, max(gamma, ternary.EPS))
+
+        return self._get(name, make)
+
+    def vector(self, name: str) -> TensorRef:
+        """A gain or a bias [n], always F32: they are few."""
+        return self._get(name, lambda: Tensor.floats(name, self._parameter(name)))
+
+    def factor(self, name: str) -> TensorRef:
+        """A trained LoRA factor, F32 so that host and board multiply the same numbers."""
+        return self._get(name, lambda: Tensor.floats(name, self._parameter(name)))
+
+    def constant(self, name: str, values: np.ndarray) -> TensorRef:
+        """A table that the compiler makes: input scales, angular frequencies."""
+        return self._get(name, lambda: Tensor.floats(name, values))
