@@ -1,0 +1,238 @@
+"""Every operation against NumPy, and its gradient against central finite differences."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import engine_reference as ref
+import numpy as np
+import pytest
+
+
+class Case(NamedTuple):
+    """``shapes`` of the float inputs; the operation and its reference take them in order."""
+
+    name: str
+    shapes: list[tuple[int, ...]]
+    run: object  # (engine, tensors) -> result tensor
+    reference: object  # (*arrays) -> array
+
+
+def unary(name, function):
+    def run(e, t):
+        return e.op(name, t[0])
+
+    return [Case(f"{name}-{s}", [s], run, function) for s in [(3,), (2, 37), (1, 1), (2, 3, 8)]]
+
+
+def linear_cases():
+    for lead, n_in, n_out in [((), 1, 1), ((5,), 3, 2), ((2, 7), 19, 33), ((3, 13), 40, 5)]:
+        x, w = (*lead, n_in), (n_out, n_in)
+        yield Case(f"linear-{x}-{w}", [x, w], lambda e, t: e.op("linear", *t, None), ref.linear)
+        yield Case(
+            f"linear-bias-{x}-{w}", [x, w, (n_out,)], lambda e, t: e.op("linear", *t), ref.linear
+        )
+
+
+def lora_cases():
+    for lead, n_in, n_out, rank in [((), 4, 3, 1), ((2, 5), 9, 17, 4)]:
+        yield Case(
+            f"lora-{lead}-{n_in}-{n_out}",
+            [(*lead, n_out), (*lead, n_in), (rank, n_in), (n_out, rank)],
+            lambda e, t: e.op("lora", *t, 1.7),
+            lambda *a: ref.lora(*a, 1.7),
+        )
+
+
+def norm_cases():
+    for shape in [(1,), (7,), (3, 16), (2, 3, 21)]:
+        width = (shape[-1],)
+        yield Case(
+            f"rmsnorm-{shape}",
+            [shape, width],
+            lambda e, t: e.op("rmsnorm", *t, 1e-3),
+            lambda x, g: ref.rmsnorm(x, g, 1e-3),
+        )
+        yield Case(
+            f"layernorm-{shape}",
+            [shape, width, width],
+            lambda e, t: e.op("layernorm", *t, 1e-3),
+            lambda x, g, b: ref.layernorm(x, g, b, 1e-3),
+        )
+    yield Case(
+        "layernorm-without-bias",
+        [(3, 5), (5,)],
+        lambda e, t: e.op("layernorm", *t, None, 1e-3),
+        lambda x, g: ref.layernorm(x, g, None, 1e-3),
+    )
+
+
+def rope_cases():
+    for shape, head_dim, pairing, offset in [
+        ((3, 4), 4, 0, 0),
+        ((2, 5, 12), 6, 0, 2),
+        ((2, 5, 12), 6, 1, 0),
+        ((1, 32), 2, 1, 7),
+    ]:
+
+        def run(e, t, head_dim=head_dim, pairing=pairing, offset=offset):
+            return e.op("rope", *t, head_dim, pairing, 100.0, offset)
+
+        def reference(x, head_dim=head_dim, pairing=pairing, offset=offset):
+            return ref.rope(x, head_dim, pairing, 100.0, offset)
+
+        yield Case(f"rope-{shape}-{pairing}-{offset}", [shape], run, reference)
+
+
+def attention_cases():
+    for batch, time, key_time, heads, kv_heads, head_dim, causal in [
+        ((1,), 1, 1, 1, 1, 1, 1),
+        ((2,), 5, 5, 4, 2, 3, 1),
+        ((2,), 4, 4, 2, 2, 8, 0),
+        ((), 3, 6, 4, 1, 2, 1),
+        ((1,), 37, 37, 1, 1, 4, 1),
+        ((2,), 2, 9, 2, 1, 5, 0),
+    ]:
+        q = (*batch, time, heads * head_dim)
+        kv = (*batch, key_time, kv_heads * head_dim)
+
+        def run(e, t, heads=heads, kv_heads=kv_heads, causal=causal):
+            return e.op("attention", *t, heads, kv_heads, causal)
+
+        def reference(q, k, v, heads=heads, kv_heads=kv_heads, causal=causal):
+            return ref.attention(q, k, v, heads, kv_heads, causal)
+
+        yield Case(f"attention-{q}-{kv}-causal{causal}", [q, kv, kv], run, reference)
+
+
+def pair_cases():
+    for a, b in [((3,), (3,)), ((2, 3, 17), (3, 17)), ((4, 5), (5,)), ((2, 2), ())]:
+        yield Case(f"add-{a}-{b}", [a, b], lambda e, t: e.op("add", *t), np.add)
+        yield Case(f"mul-{a}-{b}", [a, b], lambda e, t: e.op("mul", *t), np.multiply)
+    for shape in [(1,), (3, 21)]:
+        yield Case(
+            f"swiglu-{shape}",
+            [shape, shape],
+            lambda e, t: e.op("swiglu", *t),
+            lambda a, b: a * ref.sigmoid(a) * b,
+        )
+        yield Case(
+            f"mse-{shape}",
+            [shape, shape],
+            lambda e, t: e.op("mse", *t),
+            lambda a, b: ((a - b) ** 2).mean(),
+        )
+
+
+LABELS = np.array([[2, 0, -1], [4, 4, 1]], np.int32)
+IDS = np.array([[3, 0], [3, 1]], np.int32)
+
+
+def other_cases():
+    yield Case(
+        "cross_entropy",
+        [(2, 3, 5)],
+        lambda e, t: e.op("cross_entropy", t[0], e.tensor(LABELS), -1),
+        lambda x: ref.cross_entropy(x, LABELS, -1),
+    )
+    yield Case(
+        "cross_entropy-nothing-left",
+        [(2, 5)],
+        lambda e, t: e.op("cross_entropy", t[0], e.tensor(np.array([1, 1])), 1),
+        lambda x: 0 * x.sum(),
+    )
+    yield Case(
+        "embedding", [(5, 18)], lambda e, t: e.op("embedding", t[0], e.tensor(IDS)), lambda x: x[IDS]
+    )
+    yield Case(
+        "mean_pool", [(2, 5, 9)], lambda e, t: e.op("mean_pool", t[0]), lambda x: x.mean(-2)
+    )
+    yield Case("scale", [(2, 9)], lambda e, t: e.op("scale", t[0], -0.3), lambda x: -0.3 * x)
+    yield Case(
+        "reshape",
+        [(2, 6)],
+        lambda e, t: e.op("reshape", t[0], 3, [2, -1, 2]),
+        lambda x: x.reshape(2, 3, 2),
+    )
+    yield Case(
+        "used-twice", [(2, 9)], lambda e, t: e.op("mul", t[0], t[0]), lambda x: x * x
+    )
+    yield Case(
+        "self-attention",
+        [(4, 6)],
+        lambda e, t: e.op("attention", t[0], t[0], t[0], 2, 2, 1),
+        lambda x: ref.attention(x, x, x, 2, 2, 1),
+    )
+    yield Case(
+        "self-gated",
+        [(4, 6)],
+        lambda e, t: e.op("add", e.op("swiglu", t[0], t[0]), e.op("scale", t[0], 2.0)),
+        lambda x: x * x * ref.sigmoid(x) + 2 * x,
+    )
+
+
+CASES = [
+    *linear_cases(),
+    *lora_cases(),
+    *norm_cases(),
+    *rope_cases(),
+    *attention_cases(),
+    *pair_cases(),
+    *unary("silu", lambda x: x * ref.sigmoid(x)),
+    *unary("gelu", ref.gelu),
+    *unary("relu", lambda x: np.maximum(x, 0)),
+    *unary("softmax", ref.softmax),
+    *other_cases(),
+]
+by_name = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+
+
+def inputs(case: Case) -> list[np.ndarray]:
+    rng = np.random.default_rng(len(case.name))
+    return [rng.normal(size=s) for s in case.shapes]
+
+
+@by_name
+def test_forward_equals_numpy(engine_simd, case):
+    arrays = [a.astype(np.float32) for a in inputs(case)]
+    result = case.run(engine_simd, [engine_simd.tensor(a) for a in arrays])
+    expected = case.reference(*(a.astype(np.float64) for a in arrays))
+    np.testing.assert_allclose(engine_simd.values(result), expected, rtol=2e-5, atol=2e-6)
+
+
+@by_name
+def test_gradient_equals_finite_differences(engine_double, case):
+    e, step = engine_double, 1e-5
+    arrays = inputs(case)
+    tensors = [e.tensor(a, grad=True) for a in arrays]
+    result = case.run(e, tensors)
+    weights = np.random.default_rng(7).normal(size=e.shape(result))
+    e.backward(result, weights)
+    gradients = [e.grad(t).copy() for t in tensors]
+
+    e.lib.te_set_recording(e.ctx, 0)
+    for tensor, gradient in zip(tensors, gradients, strict=True):
+        values = e.values(tensor)
+        numeric = np.zeros_like(gradient)
+        for index in np.ndindex(gradient.shape):
+            centre, sides = values[index], []
+            for side in (step, -step):
+                values[index] = centre + side
+                sides.append((e.values(case.run(e, tensors)) * weights).sum())
+                e.lib.te_tape_reset(e.ctx)
+            values[index] = centre
+            numeric[index] = (sides[0] - sides[1]) / (2 * step)
+        scale = max(np.abs(numeric).max(), 1e-2)
+        np.testing.assert_allclose(gradient / scale, numeric / scale, rtol=0, atol=1e-6)
+
+
+@by_name
+def test_gradients_are_added_to_those_that_are_there(engine, case):
+    tensors = [engine.tensor(a, grad=True) for a in inputs(case)]
+    for _ in range(2):
+        result = case.run(engine, tensors)
+        engine.backward(result, np.ones(engine.shape(result)))
+        engine.lib.te_tape_reset(engine.ctx)
+        once = [engine.grad(t).copy() for t in tensors] if _ == 0 else once
+    for tensor, first in zip(tensors, once, strict=True):
+        np.testing.assert_allclose(engine.grad(tensor), 2 * first, rtol=1e-5, atol=1e-6)
