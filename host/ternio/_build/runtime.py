@@ -1,0 +1,27 @@
+"""The cffi builder of `ternio._runtime`: the device runtime, device/src/*.c, for Python.
+
+The same sources and floating-point rules as on a board, so Python computes a board's logits bit for bit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cffi
+
+
+def ffi_builder(root: Path) -> cffi.FFI:
+    """A builder for the extension, reading sources below `root` (the repository)."""
+    device = (root / "device").resolve()
+    header = (device / "include" / "tr.h").read_text(encoding="utf-8")
+    ffi = cffi.FFI()
+    ffi.cdef(header.split("/* cdef-begin */")[1].split("/* cdef-end */")[0])
+    ffi.set_source(
+        "ternio._runtime",
+        '#include "tr.h"',
+        sources=[str(path) for path in sorted((device / "src").glob("*.c"))],
+        include_dirs=[str(device / "include")],
+        extra_compile_args=["-std=c99", "-O2", "-ffp-contract=off"],
+        py_limited_api=True,
+    )
+    return ffi
