@@ -1,4 +1,4 @@
-"""Checkpoints: one .npz file (no pickle) with a model, its labels, its input and how it was trained.
+"""Checkpoints: one .npz file (no pickle) with a model, its labels, its input, and its training.
 
 The entry `checkpoint` is JSON; `param/NAME` are the parameters, `history/loss` the loss per step.
 """
@@ -83,7 +83,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Reads a file that save_checkpoint() wrote.
 
     Raises:
-        ModelError: the file is missing, damaged, of another kind or version, or does not fit itself.
+        ModelError: the file is missing, damaged, of another kind or version, or inconsistent.
     """
     path = Path(path)
     about, arrays = _read(path)

@@ -12,16 +12,18 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from . import functional as F
-from .data import Dataset, InputDescription
+from .checkpoint import Checkpoint
+from .data import Dataset, InputDescription, Prepared
 from .errors import DataError, ModelError
-from .models import Classifier
+from .models import Classifier, ClassifierConfig
 from .optim import AdamW, CosineSchedule, clip_grad_norm_
-from .tensor import Tensor
+from .tensor import Tensor, manual_seed
 
 Progress = Callable[[int, int, float], None]
 """Called after each step with the steps done, their total and the loss."""
@@ -56,7 +58,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("batch", 1), ("warmup", 0)):
+        for name, low in (("steps", 1), ("batch", 1), ("warmup", 0), ("seed", 0)):
             if getattr(self, name) < low:
                 raise ModelError(f"{name} is {getattr(self, name)}; expected at least {low}")
         for name in ("lr", "clip"):
@@ -209,6 +211,61 @@ def evaluate(model: Classifier, inputs: InputDescription, data: Dataset) -> Eval
     confusion = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(confusion, (data.y, logits.argmax(axis=1)), 1)
     return Evaluation(logits, confusion)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained classifier and how it came about.
+
+    Attributes:
+        checkpoint: the model with all that belongs to it, ready to be saved or compiled.
+        fit: losses and time.
+        evaluation: on the test set.
+        notes: lines for a person about decisions on the data.
+    """
+
+    checkpoint: Checkpoint
+    fit: FitResult
+    evaluation: Evaluation
+    notes: list[str]
+
+
+def train_classifier(
+    sets: Prepared,
+    name: str,
+    config: TrainConfig | None = None,
+    progress: Progress | None = None,
+    **shape: Any,
+) -> Trained:
+    """Describes the inputs, builds a model to fit the data, trains and tests it.
+
+    Args:
+        sets: from data.load().
+        name: of the model.
+        config: how to train; its seed also initialises the model.
+        progress: called after each step.
+        shape: entries of ClassifierConfig: patch, width, layers, heads, kv_heads, ffn, ternary, ...
+
+    Raises:
+        DataError, ModelError: see fit() and ClassifierConfig.
+    """
+    config = config or TrainConfig()
+    inputs = InputDescription.from_training(sets.train)
+    manual_seed(config.seed)
+    labels = sets.train.labels
+    data_shape = {"channels": len(inputs.channels), "length": inputs.length, "classes": len(labels)}
+    model = Classifier(ClassifierConfig(**data_shape, **shape))
+    result = fit(model, inputs, sets.train, config, progress)
+    evaluation = evaluate(model, inputs, sets.test)
+    report = {
+        "train_examples": len(sets.train),
+        "test_examples": len(sets.test),
+        "test_correct": evaluation.correct,
+        "steps_done": len(result.loss),
+        "training": asdict(config),
+    }
+    checkpoint = Checkpoint(model, labels, inputs, name, np.float32(result.loss), report)
+    return Trained(checkpoint, result, evaluation, [*sets.notes, *inputs.remarks(sets.train)])
 
 
 @contextlib.contextmanager

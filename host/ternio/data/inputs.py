@@ -100,13 +100,21 @@ class InputDescription:
         """int16 windows -> float32 input of the network (mean 0, deviation 1)."""
         return q.astype(np.float32) * self.gain + self.shift
 
-    def coarse_channels(self) -> list[str]:
-        """Channels whose variation is lost between int16 steps: a large constant, little on top."""
-        return [
-            n
-            for n, s, d in zip(self.channels, self.input_scale, self.std, strict=True)
-            if s > d / 4
+    def remarks(self, data: Dataset) -> list[str]:
+        """One line for each kind of channel that will teach a model little."""
+        spread = data.x.reshape(-1, len(self.channels)).astype(np.float64).std(axis=0)
+        step = self.input_scale
+        constant = [n for n, d, s in zip(self.channels, spread, step, strict=True) if d < s / 100]
+        coarse = [
+            n for n, d, s in zip(self.channels, spread, step, strict=True) if s / 100 <= d < 4 * s
         ]
+        lines = []
+        if constant:
+            lines.append(f"constant in the training data: {', '.join(constant)}")
+        if coarse:
+            names = ", ".join(coarse)
+            lines.append(f"nearly lost in int16 steps, subtract a constant from it first: {names}")
+        return lines
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
