@@ -8,7 +8,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ternio-installed
-C_SOURCES := $(wildcard host/engine/*.[ch] device/src/*.[ch] device/include/*.h host/ternio/_build/*.py)
+C_SOURCES := $(wildcard host/engine/*.[ch] device/src/*.[ch] device/src/kernels/*.[ch] device/include/*.h host/ternio/_build/*.py)
 C_STYLED = $(shell git ls-files '*.c' '*.h')
 
 .PHONY: demo test test-long bench format lint setup clean

@@ -1,6 +1,6 @@
 /* tr_ternary.c - quantised activations and ternary linear layers (BitNet b1.58, arXiv 2402.17764),
- * forward and transposed. The integer products are in tr_kernels_*.c. */
-#include "tr_kernels.h"
+ * forward and transposed. The integer products are in kernels/. */
+#include "kernels/tr_kernels.h"
 
 static float largest(const float *x, uint32_t n, float floor) {
     uint32_t top = tr_bits(floor); /* without the sign, floats compare as integers */
@@ -48,7 +48,7 @@ void tr_ternary(const tr_call *call) {
     memcpy(&s, q + tr_round_up(in, 64), sizeof s);
     float scale = tensor->gamma * s / 127.0f;
     tr_kernel_forward(call->session->model->data + tensor->offset, q, acc, out, in, call->d);
-    for (uint32_t o = 0; o < out; ++o) dst[o] = (float)acc[o] * scale;
+    tr_kernel_scale(dst, acc, out, scale);
 }
 
 /* dst[n0] (+)= (b^T . q) * (gamma * s / 32767), a: q16[n1], b [n1, n0], scratch d */
@@ -58,14 +58,15 @@ void tr_ternary_t(const tr_call *call) {
     const uint8_t *panel = call->session->model->data + tensor->offset;
     const tr_i16 *q = call->a;
     tr_i32 *acc = call->d;
-    float *dst = call->dst, s;
+    float *y = call->d, *dst = call->dst, s;
     memcpy(&s, q + rows8, sizeof s);
     float scale = tensor->gamma * s / 32767.0f;
     for (uint32_t done = 0; done < in; done += TR_PANEL) {
         uint32_t left = in - done, width = left < TR_PANEL ? left : TR_PANEL;
         uint32_t pitch = (uint32_t)tr_round_up(width, 16) / 4;
-        tr_kernel_transposed(panel, q, acc, rows8, pitch);
-        for (uint32_t k = 0; k < width; ++k) tr_put(dst++, (float)acc[k] * scale, tr_acc(call));
+        tr_kernel_transposed(panel, q, acc, rows8, pitch, acc + TR_PANEL);
+        tr_kernel_scale(y, acc, width, scale);
+        for (uint32_t k = 0; k < width; ++k) tr_put(dst++, y[k], tr_acc(call));
         panel += rows8 * pitch;
     }
 }

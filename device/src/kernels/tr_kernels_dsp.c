@@ -2,7 +2,7 @@
  * 16-bit products an instruction. */
 #include "tr_kernels.h"
 
-#if defined(__ARM_FEATURE_DSP)
+#if defined(TR_KERNELS_DSP)
 
 #include <arm_acle.h>
 
@@ -86,7 +86,8 @@ void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t 
 /* Two bytes (eight columns) of two rows at a time: lanes hold the codes of the rows, the multiplier
  * their two errors. */
 void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, uint32_t rows8,
-                          uint32_t pitch) {
+                          uint32_t pitch, void *scratch) {
+    (void)scratch;
     const tr_u32 *errors = (const tr_u32 *)(const void *)e;
     uint32_t start = 0;
     for (uint32_t r = 0; r < rows8; r += 2) start = smlad(errors[r / 2], 0xFFFFFFFFu, start);

@@ -3,8 +3,6 @@
  * activations can give, built once for all rows. */
 #include "tr_kernels.h"
 
-#if !defined(__ARM_FEATURE_DSP)
-
 /* Words of a table: bytes of weights go up to 2 + 8 + 32 + 128 = 170, two uint16 entries a word. */
 enum { TABLE_WORDS = 86, TABLES = 4, BIAS = 512 };
 
@@ -32,8 +30,8 @@ static void build_table(tr_u32 *table, const int8_t *x, uint32_t pitch) {
     }
 }
 
-void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows, uint32_t cols,
-                       void *scratch) {
+void tr_kernel_forward_portable(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
+                                uint32_t cols, void *scratch) {
     uint32_t cols16 = (uint32_t)tr_round_up(cols, 16), rows8 = (uint32_t)tr_round_up(rows, 8);
     tr_u32 *table = scratch;
     const tr_u16 *t0 = scratch, *t1 = t0 + 2 * TABLE_WORDS, *t2 = t1 + 2 * TABLE_WORDS,
@@ -56,8 +54,9 @@ void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t 
 
 /* Four columns of a byte at a time: sum of (1 - c) e = sum of e - sum of c e; wraps on the way,
  * exact at the end. */
-void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, uint32_t rows8,
-                          uint32_t pitch) {
+void tr_kernel_transposed_portable(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc,
+                                   uint32_t rows8, uint32_t pitch, void *scratch) {
+    (void)scratch;
     uint32_t total = 0;
     for (uint32_t r = 0; r < rows8; ++r) total += (uint32_t)e[r];
     for (uint32_t byte = 0; byte < pitch; ++byte) {
@@ -77,4 +76,20 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
     }
 }
 
+#if !defined(TR_KERNELS_DSP)
+
+void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows, uint32_t cols,
+                       void *scratch) {
+    tr_kernel_forward_portable(w, x, acc, rows, cols, scratch);
+}
+
+void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, uint32_t rows8,
+                          uint32_t pitch, void *scratch) {
+    tr_kernel_transposed_portable(panel, e, acc, rows8, pitch, scratch);
+}
+
 #endif
+
+void tr_kernel_scale(float *dst, const tr_i32 *acc, uint32_t n, float scale) {
+    for (uint32_t k = 0; k < n; ++k) dst[k] = (float)acc[k] * scale;
+}

@@ -1,0 +1,54 @@
+/* tr_kernels.h - the exact integer products behind TERNARY and TERNARY_T over the layout WU of
+ * FORMAT.md section 3, and the scaling of their results. One implementation is chosen per core;
+ * all of them give the same bits. Callers: tr_ternary.c and the tests. */
+#ifndef TR_KERNELS_H
+#define TR_KERNELS_H
+
+#include "../tr_internal.h"
+
+enum {
+    TR_PANEL = 64,                /* columns of a full panel; the last one may have 16, 32 or 48 */
+    TR_TRANSPOSED_SCRATCH = 1152, /* bytes, what scratch(n) leaves beside the sums of a panel */
+};
+
+/* acc[rows] = W x. w: all panels; x: int8 in [-127, 127], zeros up to a multiple of 64, 16-byte
+ * aligned; scratch: max(2 * pad64(cols), 1408) bytes, 16-byte aligned. */
+void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows, uint32_t cols,
+                       void *scratch);
+
+/* acc[4 * pitch] = W^T e for one panel of 4 * pitch columns (pitch is 4, 8, 12 or 16: bytes of a
+ * row). e: int16 in [-32767, 32767], zeros up to rows8, a multiple of 8, 16-byte aligned; acc
+ * 16-byte aligned; scratch: TR_TRANSPOSED_SCRATCH bytes, 16-byte aligned. */
+void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, uint32_t rows8,
+                          uint32_t pitch, void *scratch);
+
+/* dst[i] = (float)acc[i] * scale for i < n, both operations rounded as IEEE 754 says; dst may be
+ * the memory of acc. */
+void tr_kernel_scale(float *dst, const tr_i32 *acc, uint32_t n, float scale);
+
+/* The definition of the two products, element by element: what every other version is held to. */
+void tr_kernel_forward_plain(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
+                             uint32_t cols);
+void tr_kernel_transposed_plain(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, uint32_t rows8,
+                                uint32_t pitch);
+
+/* Fast C for any core, and what an x86-64 without AVX2 runs. */
+void tr_kernel_forward_portable(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
+                                uint32_t cols, void *scratch);
+void tr_kernel_transposed_portable(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc,
+                                   uint32_t rows8, uint32_t pitch, void *scratch);
+
+/* Which implementation this build takes. */
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
+#define TR_KERNELS_MVE 1
+#elif defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+#define TR_KERNELS_DSP 1
+#elif defined(__ARM_ARCH_6M__) || defined(__ARM_ARCH_8M_BASE__)
+#define TR_KERNELS_THUMB1 1
+#elif defined(__x86_64__) && defined(__GNUC__)
+#define TR_KERNELS_AVX2 1
+#else
+#define TR_KERNELS_PORTABLE 1
+#endif
+
+#endif
