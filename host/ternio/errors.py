@@ -1,10 +1,18 @@
-"""The one family of exceptions that ternio raises; each text says what was expected, what came, what to do."""
+"""The one family of exceptions that ternio raises.
+
+Each text says in one line what was expected, what came and what to do.
+"""
 
 from __future__ import annotations
 
 
 class TernioError(Exception):
-    """Base of all errors that ternio raises on purpose. The command line prints its text as one line."""
+    """Base of all errors that ternio raises on purpose.
+
+    The command line prints its text as one line and ends with `exit_code`.
+    """
+
+    exit_code = 1
 
 
 class DataError(TernioError):
@@ -28,7 +36,13 @@ class RuntimeFault(TernioError):
 
 
 class BoardError(TernioError):
-    """A board that is not known, not there, or too small."""
+    """A board that is not known, or not there."""
+
+
+class FitError(BoardError):
+    """A model that is too large for a board."""
+
+    exit_code = 2
 
 
 class BuildError(TernioError):

@@ -1,7 +1,8 @@
-"""A board for tests: answers SMP and console lines on a pseudo-terminal by firmware/PROTOCOL.md, from a thread.
+"""A board for tests: answers SMP and console lines on a pseudo-terminal by firmware/PROTOCOL.md.
 
-Written from the protocol's text, without the `smp` package, so that it checks the client's side. Its `model` scores class k by
-the sum of channel k. Faults can be switched on: lost answers, damaged answers, text between frames, late answers.
+Written from the protocol's text, without the `smp` package, so that it checks the client's side.
+Its `model` scores class k by the sum of channel k. Faults can be switched on: lost answers, damaged
+answers, text between frames, late answers.
 """
 
 from __future__ import annotations
@@ -128,7 +129,9 @@ class FakeBoard:
         if (group, command) == (0, 5):
             time.sleep(0.05)
             self.adapting = False
-            self.write(b"\r\nternio 0.1.0 on fake: model demo, 3 classes, storage ram; type help\r\n")
+            self.write(
+                b"\r\nternio 0.1.0 on fake: model demo, 3 classes, storage ram; type help\r\n"
+            )
 
     def _answer(self, op: int, group: int, command: int, r: dict) -> dict | None:
         if group == 0:
@@ -236,12 +239,15 @@ class FakeBoard:
         off, data = r["off"], r["data"]
         if r["name"] not in ("/model", "/adapter"):
             return self._fail(71)
+        up = self.upload
+        if off == 0 and up and up["len"] == r["len"] and up["data"][: len(data)] == data:
+            return {"off": len(up["data"])}
         if off == 0:
             if r["len"] > MODEL_BYTES:
                 return self._fail(68, f"{r['len']} bytes, the slot has {MODEL_BYTES}")
             self.upload = {"name": r["name"], "len": r["len"], "data": b""}
         up = self.upload
-        if up is None or up["name"] != r["name"] or r.get("len", up["len"]) != up["len"]:
+        if up is None or up["name"] != r["name"]:
             return self._fail(65)
         if off != len(up["data"]):
             return {"off": len(up["data"])}

@@ -169,7 +169,7 @@ class VirtualBoards:
         storage = self.folder / f"{log.stem}.flash"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [str(image), str(storage), *extra],
+                [str(image), "--flash", str(storage), *extra],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

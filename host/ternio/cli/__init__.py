@@ -1,0 +1,106 @@
+"""The command line: `ternio train | pack | inspect | boards | flash | infer | monitor | adapt |
+adapter | demo`.
+
+Each command lives in a module with `register(app)` that imports what is heavy only when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from ternio import __version__
+from ternio.errors import TernioError
+
+from .common import fail
+
+COMMANDS = (
+    "train",
+    "pack",
+    "inspect",
+    "boards",
+    "flash",
+    "infer",
+    "monitor",
+    "adapt",
+    "adapter",
+    "demo",
+)
+
+
+class Program(TyperGroup):
+    """Turns errors into one line on stderr: 1 for what went wrong, 2 for what cannot be asked for
+    or does not fit.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they are used, not that of the alphabet."""
+        return [name for name in COMMANDS if name in self.commands]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; Ctrl-C ends with status 130."""
+        try:
+            return super().invoke(ctx)
+        except TernioError as error:
+            fail(" ".join(str(error).split()), error.exit_code)
+        except KeyboardInterrupt:
+            fail("interrupted", 130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.params.get("debug") or os.environ.get("TERNIO_DEBUG"):
+                traceback.print_exc()
+                raise typer.Exit(1) from None
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            fail(f"unexpected {what} (ternio --debug ... shows where)", 1)
+
+
+app = typer.Typer(
+    name="ternio",
+    cls=Program,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ternio {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks of unexpected errors.")
+    ] = False,
+) -> None:
+    """Ternary neural networks that run, and keep learning, on microcontrollers.
+
+    The road: train -> pack -> flash -> monitor -> adapt. `ternio demo motion` walks all of it.
+    """
+
+
+for _name in COMMANDS:
+    import_module(f"ternio.cli.{_name}").register(app)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+    sys.exit(0)

@@ -1,0 +1,129 @@
+"""`ternio adapter`: save, pull, push, reset on the board; merge into a blob on this computer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import BoardOption, JsonOption, PortOption, connect, emit, progress, say
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the group to the command line."""
+    group = typer.Typer(no_args_is_help=True, help="Keep, fetch, send, drop or merge an adapter.")
+    for command in (save, pull, push, reset, merge):
+        group.command(command.__name__)(command)
+    app.add_typer(group, name="adapter")
+
+
+def save(board: BoardOption = None, port: PortOption = None, as_json: JsonOption = False) -> None:
+    """Stores the adapter in training on the board.
+
+    Example: ternio adapter save
+    """
+    with connect(board, port) as client:
+        saved = client.adapter_save()
+    if as_json:
+        emit({"steps": saved.steps, "bytes": saved.file_bytes, "slot": saved.slot})
+    else:
+        say(f"stored {saved.file_bytes} bytes after {saved.steps} steps in slot {saved.slot}")
+
+
+def pull(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")] = Path(
+        "adapter.tadp"
+    ),
+    board: BoardOption = None,
+    port: PortOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetches the board's adapter into a file.
+
+    Example: ternio adapter pull -o wrist.tadp
+    """
+    with connect(board, port) as client:
+        data = client.adapter_pull()
+    write_file(output, data)
+    if as_json:
+        emit({"file": str(output), "bytes": len(data)})
+    else:
+        say(f"wrote {output}: {len(data)} bytes")
+
+
+def push(
+    file: Annotated[Path, typer.Argument(help="Adapter file.")],
+    board: BoardOption = None,
+    port: PortOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sends an adapter file; the board checks, stores and attaches it.
+
+    Example: ternio adapter push wrist.tadp
+    """
+    data = read_file(file, "adapter")
+    with connect(board, port) as client, progress("sending") as tell:
+        client.adapter_push(data, tell)
+        info = client.info()
+    if as_json:
+        emit({"bytes": len(data), "steps": info.steps, "adapter": info.adapter})
+    else:
+        say(f"sent {file}: {len(data)} bytes, {info.steps} steps, {info.adapter} on {info.board}")
+
+
+def reset(board: BoardOption = None, port: PortOption = None, as_json: JsonOption = False) -> None:
+    """Drops the board's adapter: the base model answers again.
+
+    Example: ternio adapter reset
+    """
+    with connect(board, port) as client:
+        client.adapter_reset()
+        info = client.info()
+    if as_json:
+        emit({"adapter": info.adapter})
+    else:
+        say(f"{info.board}: no adapter, {info.model} answers as it was packed")
+
+
+def merge(
+    blob: Annotated[Path, typer.Argument(help="The blob the adapter was trained on.")],
+    adapter: Annotated[Path, typer.Argument(help="Adapter file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Blob to write.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Bakes an adapter into a blob, which then answers the same without it.
+
+    Example: ternio adapter merge model.tern wrist.tadp -o other.tern
+    """
+    from ternio.blob import merge_adapter
+
+    merged = merge_adapter(read_file(blob, "blob"), read_file(adapter, "adapter"))
+    write_file(output, merged)
+    if as_json:
+        emit({"file": str(output), "bytes": len(merged)})
+    else:
+        say(f"wrote {output}: {len(merged)} bytes")
+
+
+def read_file(path: Path, what: str) -> bytes:
+    """The bytes of a file, or one clear line."""
+    from ternio.errors import BlobError
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BlobError(f"cannot read the {what} {path}: {error.strerror}") from None
+    if not data:
+        raise BlobError(f"the {what} {path} is empty")
+    return data
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file whole, or raises one clear line."""
+    from ternio.errors import BlobError
+
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise BlobError(f"cannot write {path}: {error.strerror}") from None

@@ -1,0 +1,92 @@
+"""What the commands share: options, output for people and for scripts, a progress bar, the choice
+of a board.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from ternio.link.client import BoardClient
+
+BoardOption = Annotated[
+    str | None,
+    typer.Option("--board", "-b", help="A board's name (see `ternio boards`) or manifest file."),
+]
+PortOption = Annotated[
+    str | None, typer.Option("--port", "-p", help="Serial port of the board, e.g. /dev/ttyACM0.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def example(command: str) -> str:
+    """The last paragraph of a command's help."""
+    return f"Example: {command}"
+
+
+def say(text: str = "") -> None:
+    """A line for the person, on stdout."""
+    typer.echo(text)
+
+
+def fail(text: str, status: int) -> NoReturn:
+    """Prints `error: text` on stderr and ends with `status`."""
+    typer.echo(f"error: {text}", err=True)
+    raise typer.Exit(status)
+
+
+def note(text: str) -> None:
+    """A line beside the result, on stderr."""
+    typer.echo(f"note: {text}", err=True)
+
+
+def emit(data: dict[str, Any]) -> None:
+    """One JSON object on one line."""
+    typer.echo(json.dumps(data, ensure_ascii=False))
+
+
+@contextmanager
+def progress(title: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr that is told (done, total); nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    with Progress(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def board_name(board: str | None) -> str | None:
+    """`nucleo.json` or `nucleo` -> the name that the board's firmware gives."""
+    return Path(board).stem if board and board.endswith(".json") else board
+
+
+@contextmanager
+def connect(board: str | None, port: str | None) -> Iterator[BoardClient]:
+    """The board to talk to: the port given, the virtual board that runs, or the only one that
+    answers.
+    """
+    from ternio.link.client import BoardClient
+    from ternio.link.find import choose_port
+
+    with BoardClient(choose_port(board_name(board), port)) as client:
+        yield client

@@ -1,0 +1,43 @@
+"""`ternio demo`: the whole road on reference data, checked and reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import JsonOption, emit, fail
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the command line."""
+    app.command("demo")(demo)
+
+
+def demo(
+    what: Annotated[str, typer.Argument(help="Which demonstration: motion.")] = "motion",
+    board: Annotated[
+        str, typer.Option("--board", "-b", help="The emulated board to use.")
+    ] = "netduinoplus2",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what is made.")] = Path(
+        "demo-out"
+    ),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of training and adaptation.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Trains, packs, flashes, classifies, adapts and reports; fails when a promise is not kept.
+
+    Example: ternio demo motion
+    """
+    from ternio.errors import DataError
+
+    if what != "motion":
+        raise DataError(f"there is no demonstration {what!r}: there is motion")
+    from ternio.demo import run_motion
+
+    summary = run_motion(board, output, seed, tell=lambda text: typer.echo(text, err=as_json))
+    if as_json:
+        emit(summary)
+    if not summary["kept"]:
+        fail("the demonstration did not keep every promise, see the table", 1)

@@ -1,0 +1,189 @@
+"""Data files as windows for a model that exists already: its channels, length, labels and integer
+steps decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ternio.errors import DataError
+
+PARTS = ("train", "test")
+
+
+class ModelFacts(Protocol):
+    """What a model's input and labels are: a BoardInfo or a runtime Model."""
+
+    channels: int
+    length: int
+    labels: tuple[str, ...]
+    input_scale: np.ndarray
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Windows int16 [n, length, channels], class indices (-1: unknown), where each came from."""
+
+    windows: np.ndarray
+    classes: np.ndarray
+    places: list[str]
+    notes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    @property
+    def labelled(self) -> bool:
+        """True when every example has a label."""
+        return bool((self.classes >= 0).all())
+
+
+def load_examples(
+    source: str,
+    model: ModelFacts,
+    *,
+    part: str = "test",
+    gain: str | None = None,
+    label: str | None = None,
+    example_id: str | None = None,
+    layout: str | None = None,
+) -> Examples:
+    """Reads labelled data (.csv, .npz, .ts, a folder, `motion`) or bare windows (.npy, a .csv with
+    one column per channel).
+
+    `gain` is a factor per channel as text, e.g. "1,-1,-1". Longer series lose their end, shorter
+    ones hold their last sample.
+    """
+    if part not in PARTS:
+        raise DataError(f"--part {part}: expected train or test")
+    factors = parse_gain(gain, model.channels)
+    bare = _bare_windows(Path(source), model)
+    if bare is not None:
+        series, classes, places = (
+            bare,
+            [-1] * len(bare),
+            [f"{source}#{i}" for i in range(len(bare))],
+        )
+    else:
+        series, classes, places = _labelled(source, model, part, label, example_id, layout)
+    notes: list[str] = []
+    lengths = {len(values) for values in series} - {model.length}
+    if lengths:
+        found = f"{min(lengths)} to {max(lengths)} samples"
+        notes.append(f"{source}: windows of {found} made {model.length} long")
+    x = np.stack([_fit(values, model.length) for values in series]) * factors
+    from ternio.data import quantize_window
+
+    windows = quantize_window(x, model.input_scale)
+    return Examples(windows, np.array(classes, np.int32), places, notes)
+
+
+def parse_gain(text: str | None, channels: int) -> np.ndarray:
+    """`1,-1,0.5` -> factors, one per channel."""
+    if text is None:
+        return np.ones(channels)
+    try:
+        factors = np.array([float(word) for word in text.split(",")])
+    except ValueError:
+        raise DataError(
+            f"--gain {text}: expected numbers with commas between, one per channel"
+        ) from None
+    if len(factors) != channels or not np.isfinite(factors).all():
+        raise DataError(f"--gain {text}: {len(factors)} factors, the model has {channels} channels")
+    return factors
+
+
+def _fit(values: np.ndarray, length: int) -> np.ndarray:
+    return values[np.minimum(np.arange(length), len(values) - 1)]
+
+
+def _labelled(
+    source: str,
+    model: ModelFacts,
+    part: str,
+    label: str | None,
+    example_id: str | None,
+    layout: str | None,
+) -> tuple[list[np.ndarray], list[int], list[str]]:
+    from ternio import data
+
+    if source == "motion" and not Path(source).exists():
+        chosen = data.basic_motions()[PARTS.index(part)]
+        names = [chosen.labels[y] for y in chosen.y]
+        series = [x.astype(np.float64) for x in chosen.x]
+        places = [f"motion {part} #{i}" for i in range(len(series))]
+    else:
+        train, test = data.read(source, label=label, example_id=example_id, layout=layout)
+        raw = test if test is not None and part == "test" else train
+        for i, values in enumerate(raw.series):
+            _check_values(raw, i, values, model.channels)
+        series, names, places = raw.series, raw.labels, raw.places
+    known = list(model.labels)
+    for place, name in zip(places, names, strict=True):
+        if name not in known:
+            raise DataError(
+                f"{place}: the model has no class {name!r}; its classes are {', '.join(known)}"
+            )
+    return series, [known.index(name) for name in names], places
+
+
+def _check_values(raw, i: int, values: np.ndarray, channels: int) -> None:
+    if values.ndim != 2 or values.shape[1] != channels:
+        raise DataError(f"{raw.source}: {values.shape[-1]} channels, the model has {channels}")
+    if not len(values):
+        raise DataError(f"{raw.places[i]}: an example without samples")
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        what = "missing" if np.isnan(values[tuple(bad[0])]) else "infinite"
+        raise DataError(f"{raw.place(i, int(bad[0][0]), int(bad[0][1]))}: {what} value")
+
+
+def _bare_windows(path: Path, model: ModelFacts) -> list[np.ndarray] | None:
+    """Windows from a file without labels, or None when it is not one."""
+    suffix = path.suffix.lower()
+    if suffix == ".npy" and path.is_file():
+        try:
+            x = np.load(path, allow_pickle=False)
+        except (OSError, ValueError):
+            raise DataError(f"{path.name}: not a .npy file of numbers") from None
+    elif suffix in (".csv", ".tsv") and path.is_file():
+        x = _bare_table(path, model.channels)
+        if x is None:
+            return None
+        if len(x) > model.length and len(x) % model.length == 0:
+            x = x.reshape(-1, model.length, model.channels)
+    else:
+        return None
+    if (
+        x.ndim not in (2, 3)
+        or x.shape[-1] != model.channels
+        or not x.size
+        or x.dtype.kind not in "iuf"
+    ):
+        raise DataError(
+            f"{path.name}: numbers of shape {list(x.shape)}; expected [{model.length}, "
+            f"{model.channels}] or [examples, {model.length}, {model.channels}]"
+        )
+    if not np.isfinite(x).all():
+        raise DataError(f"{path.name}: missing or infinite values")
+    x = x.astype(np.float64)
+    return [x] if x.ndim == 2 else list(x)
+
+
+def _bare_table(path: Path, channels: int) -> np.ndarray | None:
+    """A table with one row per sample and one column per channel, without a label column."""
+    from ternio.data.csv_file import ID_COLUMNS, LABEL_COLUMNS, TIME_COLUMNS, read_table
+
+    table = read_table(path)
+    width = len(table.rows[0][1])
+    header = [name.lower() for name in table.header or []]
+    if any(name in (*LABEL_COLUMNS, *ID_COLUMNS) for name in header):
+        return None
+    columns = [c for c in range(width) if not header or header[c] not in TIME_COLUMNS]
+    if len(columns) != channels:
+        return None
+    return np.array([table.numbers(row, columns) for row in range(len(table.rows))])

@@ -1,0 +1,77 @@
+"""`ternio flash`: a model onto a board, with the firmware where the board is bare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import JsonOption, PortOption, emit, progress, say
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the command line."""
+    app.command("flash")(flash)
+
+
+def flash(
+    model: Annotated[Path, typer.Argument(help="Blob, as `ternio pack` writes it.")],
+    board: Annotated[str, typer.Option("--board", "-b", help="The board's name or manifest file.")],
+    port: PortOption = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Build and upload the firmware even when one answers.")
+    ] = False,
+    hardware: Annotated[
+        bool, typer.Option("--hardware", help="The real board, not the emulated one.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Sends a model to a board, or builds and uploads the firmware with the model inside when the
+    board is bare.
+
+    Example: ternio flash motion.tern --board netduinoplus2
+    """
+    from ternio.boards import load_board
+    from ternio.link.flash import flash as flash_board
+
+    target = load_board(board)
+    tell = (lambda text: None) if as_json else (lambda text: typer.echo(f"{text} ...", err=True))
+    with progress("sending") as bar:
+        done = flash_board(
+            target, model, port=port, full=full, hardware=hardware, progress=bar, tell=tell
+        )
+    info = done.info
+    if as_json:
+        emit(
+            {
+                "how": done.how,
+                "board": info.board,
+                "port": done.port,
+                "model": info.model,
+                "digest": info.digest,
+                "slot": info.slot,
+                "storage": info.storage,
+                "blob_bytes": done.blob_bytes,
+                "seconds": round(done.seconds, 3),
+                "sizes": done.sizes,
+            }
+        )
+        return
+    what = {
+        "sent": f"sent {model} ({done.blob_bytes} bytes)",
+        "built": f"built the firmware with {model} ({done.blob_bytes} bytes) inside and started it",
+        "kept": f"{info.board} had {model} already, nothing sent",
+    }[done.how]
+    say(f"{what} in {done.seconds:.1f} s")
+    if done.sizes:
+        totals = {
+            kind: sum(part.get(kind, 0) for part in done.sizes.values())
+            for kind in ("flash", "ram")
+        }
+        say(
+            f"firmware: {totals['flash']} of {target.flash.bytes} bytes of flash, "
+            f"{totals['ram']} of {target.ram.bytes} bytes of RAM"
+        )
+    say(f"{info.board} on {done.port} runs {info.model}, slot {info.slot}, storage {info.storage}")
+    say(f"next: ternio infer DATA --port {done.port}")

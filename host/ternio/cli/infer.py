@@ -1,0 +1,222 @@
+"""`ternio infer`: windows from a file to a board (or a blob on this computer), answers on the
+screen.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from .common import BoardOption, JsonOption, PortOption, connect, emit, note, progress, say
+
+PartOption = Annotated[str, typer.Option("--part", help="Which part of a data set: train or test.")]
+GainOption = Annotated[
+    str | None, typer.Option("--gain", help="A factor per channel on the raw values, e.g. 1,-1,-1.")
+]
+DataArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Labelled data (.csv, .npz, .ts, folder, `motion`) or bare windows (.npy, .csv)."
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the command line."""
+    app.command("infer")(infer)
+
+
+def infer(
+    data: DataArgument,
+    board: BoardOption = None,
+    port: PortOption = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Run this blob here, without a board.")
+    ] = None,
+    index: Annotated[int, typer.Option("--index", "-i", help="Which example.")] = 0,
+    every: Annotated[
+        bool, typer.Option("--all", help="All examples: accuracy, confusion.")
+    ] = False,
+    native: Annotated[
+        bool,
+        typer.Option("--native", help="Run the board's blob here as well; logits must be equal."),
+    ] = False,
+    part: PartOption = "test",
+    gain: GainOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Classifies windows on a board.
+
+    Example: ternio infer motion --all --native
+    """
+    from ternio.errors import DataError
+
+    from .examples import load_examples
+
+    with _machine(board, port, model) as machine:
+        examples = load_examples(data, machine.facts, part=part, gain=gain)
+        for line in examples.notes:
+            note(line)
+        if not every and not 0 <= index < len(examples):
+            raise DataError(f"--index {index}: {data} has examples 0 to {len(examples) - 1}")
+        chosen = range(len(examples)) if every else [index]
+        twin = machine.twin() if native else None
+        results = []
+        with progress("inferring", "windows") as tell:
+            for i in chosen:
+                results.append(machine.infer(examples.windows[i]))
+                if twin is not None:
+                    _compare(
+                        results[-1].logits, twin.infer(examples.windows[i]), examples.places[i]
+                    )
+                tell(len(results), len(chosen))
+    labels = machine.facts.labels
+    if every:
+        _report_all(results, examples, labels, native, as_json)
+    else:
+        _report_one(results[0], examples, index, labels, native, as_json)
+
+
+class _Machine:
+    """A board, or the runtime on this computer: facts, infer, and a native twin of the board's
+    model.
+    """
+
+    def __init__(self, facts: Any, run: Any, client: Any = None) -> None:
+        self.facts, self.infer, self._client = facts, run, client
+
+    def twin(self) -> Any:
+        """A native session with the board's own blob and adapter."""
+        from ternio.errors import LinkError
+        from ternio.runtime import Model, Session
+
+        if self._client is None:
+            raise LinkError("--native compares a board with this computer: leave --model out")
+        session = Session(Model.open(self._client.download("/model")))
+        if self.facts.adapter != "none":
+            session.attach(self._client.adapter_pull())
+        return session
+
+
+class _machine:
+    """Context: the board that --board or --port means, or the blob that --model names."""
+
+    def __init__(self, board: str | None, port: str | None, model: Path | None) -> None:
+        self._arguments = (board, port, model)
+        self._connection: Any = None
+
+    def __enter__(self) -> _Machine:
+        from ternio.errors import LinkError
+
+        board, port, model = self._arguments
+        if model is not None:
+            return _local_machine(model)
+        self._connection = connect(board, port)
+        client = self._connection.__enter__()
+        info = client.info()
+        if not info.model:
+            raise LinkError(
+                f"{info.board} has no model ({info.reason}): send one with `ternio flash`"
+            )
+        return _Machine(info, client.infer, client)
+
+    def __exit__(self, *error: Any) -> None:
+        if self._connection is not None:
+            self._connection.__exit__(*error)
+
+
+def _local_machine(path: Path) -> _Machine:
+    from ternio.link.client import Inference
+    from ternio.runtime import Model, Session
+
+    model = Model.open(path)
+    session = Session(model)
+
+    def run(window: np.ndarray) -> Inference:
+        start = time.perf_counter_ns()
+        logits = np.array(session.infer(window), dtype=np.float32)
+        return Inference(logits, int(logits.argmax()), (time.perf_counter_ns() - start) // 1000)
+
+    return _Machine(model, run)
+
+
+def _compare(board: np.ndarray, native: np.ndarray, place: str) -> None:
+    from ternio.errors import RuntimeFault
+
+    if board.tobytes() != np.asarray(native, dtype=np.float32).tobytes():
+        raise RuntimeFault(
+            f"{place}: the board's logits {board.tolist()} differ from {list(native)} here"
+        )
+
+
+def _report_one(result, examples, index: int, labels, native: bool, as_json: bool) -> None:
+    true = int(examples.classes[index])
+    answer = {
+        "example": examples.places[index],
+        "class": labels[result.index],
+        "index": result.index,
+        "p": round(result.probability, 6),
+        "logits": [float(v) for v in result.logits],
+        "us": result.us,
+    }
+    if true >= 0:
+        answer["label"] = labels[true]
+    if native:
+        answer["equals_native"] = True
+    if as_json:
+        emit(answer)
+        return
+    said = "" if true < 0 else f" (labelled {labels[true]})"
+    say(f"{answer['example']}{said}: {answer['class']}, p {result.probability:.4f}, {result.us} us")
+    logits = zip(labels, result.logits, strict=True)
+    say("logits: " + ", ".join(f"{name} {value:.4f}" for name, value in logits))
+    if native:
+        say("native: the same logits, bit for bit")
+
+
+def _report_all(results, examples, labels, native: bool, as_json: bool) -> None:
+    predicted = np.array([r.index for r in results])
+    median_us = int(np.median([r.us for r in results]))
+    summary: dict[str, Any] = {"examples": len(results), "us": median_us}
+    if native:
+        summary["equals_native"] = len(results)
+    if not examples.labelled:
+        counts = np.bincount(predicted, minlength=len(labels))
+        summary["predicted"] = dict(zip(labels, counts.tolist(), strict=True))
+        if as_json:
+            emit(summary)
+            return
+        for name, count in summary["predicted"].items():
+            say(f"{name}: {count}")
+    else:
+        confusion = np.zeros((len(labels), len(labels)), int)
+        np.add.at(confusion, (examples.classes, predicted), 1)
+        correct = int(np.trace(confusion))
+        summary |= {
+            "correct": correct,
+            "accuracy": correct / len(results),
+            "labels": list(labels),
+            "confusion": confusion.tolist(),
+        }
+        if as_json:
+            emit(summary)
+            return
+        _print_confusion(confusion, labels)
+        say(f"accuracy {correct}/{len(results)} = {correct / len(results):.3f}")
+    say(f"{len(results)} windows, median {median_us} us each")
+    if native:
+        say("native: the same logits for every window, bit for bit")
+
+
+def _print_confusion(confusion: np.ndarray, labels) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("labelled \\ answered", *labels, box=None, pad_edge=False)
+    for name, row in zip(labels, confusion, strict=True):
+        table.add_row(name, *(str(count) if count else "." for count in row))
+    Console().print(table)
