@@ -163,6 +163,8 @@ tr_status tr_adapt_step(tr_session *session, const int16_t *input, uint32_t coun
     float last_loss = session->loss;
     session->label = label;
     memmove(session->arena + 4 * program->input, input, 2 * (size_t)count);
+    if (program->flags & TR_PROGRAM_AFTER_INFER)
+        tr_program_run(session, (const tr_program *)(const void *)model->infer, model->infer_count);
     tr_program_run(session, program, model->adapt_count);
     if (loss) *loss = session->loss;
     if (session->steps != steps) return TR_OK;

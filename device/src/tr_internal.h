@@ -70,7 +70,7 @@ typedef struct {
 } TR_ALIAS tr_adapter;
 
 typedef struct {
-    uint32_t input, logits, state, reserved[5];
+    uint32_t input, logits, state, flags, reserved[4];
 } TR_ALIAS tr_program;
 
 typedef struct {
@@ -93,6 +93,7 @@ typedef struct {
 
 /* ---- instructions ---- */
 
+enum { TR_PROGRAM_AFTER_INFER = 1 }; /* flag of an `adapt` program: `infer` is its forward */
 enum { TR_SPACE_NONE = 0, TR_SPACE_ARENA = 1, TR_SPACE_TENSOR = 2, TR_SPACE_ADAPTER = 3 };
 #define TR_OPERAND_STEP  0x10000000u
 #define TR_OPERAND_INDEX 0x0FFFFFFFu

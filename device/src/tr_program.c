@@ -280,8 +280,14 @@ static tr_status check_header(checker *check, const tr_program *program, int ada
     } else if (program->state) {
         return TR_ERR_OPERAND;
     }
-    for (unsigned k = 0; k < 5; ++k) {
+    if (program->flags > (adapt ? TR_PROGRAM_AFTER_INFER : 0u)) return TR_ERR_OPERAND;
+    for (unsigned k = 0; k < 4; ++k) {
         if (program->reserved[k]) return TR_ERR_OPERAND;
+    }
+    if (program->flags) {
+        const tr_program *infer = (const tr_program *)(const void *)model->infer;
+        if (program->input != infer->input || program->logits != infer->logits)
+            return TR_ERR_OPERAND;
     }
     if (program->input % 4 || program->input > TR_OPERAND_INDEX ||
         program->logits > TR_OPERAND_INDEX)
