@@ -180,7 +180,7 @@ class Session:
         return np.ascontiguousarray(window).reshape(-1)
 
     def infer(self, x: npt.ArrayLike) -> np.ndarray:
-        """Logits [outputs] float32 of one window [length, channels] int16 (or int8: upper bytes)."""
+        """Logits [outputs] float32 of a window [length, channels] int16 (or int8: upper bytes)."""
         window = self._window(x)
         logits = ffi.new("const float **")
         start = ffi.cast("const int16_t *", window.ctypes.data)
@@ -265,7 +265,7 @@ class Session:
 
 
 def classify(logits: npt.ArrayLike) -> tuple[int, np.ndarray]:
-    """The index of the largest logit (the lowest on a tie) and the softmax, as a board computes them."""
+    """The index of the largest logit (the lowest on a tie) and the softmax, as on a board."""
     values = np.ascontiguousarray(logits, np.float32)
     probabilities = np.empty_like(values)
     best = lib.tr_classify(

@@ -1,6 +1,6 @@
 """The cffi builder of `ternio._runtime`: the device runtime, device/src/*.c, for Python.
 
-The same sources and floating-point rules as on a board, so Python computes a board's logits bit for bit.
+The same sources and floating-point rules as on a board: the same logits bit for bit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def ffi_builder(root: Path) -> cffi.FFI:
     ffi.set_source(
         "ternio._runtime",
         '#include "tr.h"',
-        sources=[str(path) for path in sorted((device / "src").glob("*.c"))],
+        sources=[str(path) for path in sorted((device / "src").rglob("*.c"))],
         include_dirs=[str(device / "include")],
         extra_compile_args=["-std=c99", "-O2", "-ffp-contract=off"],
         py_limited_api=True,
