@@ -245,6 +245,7 @@ def train_classifier(
         config: how to train; its seed also initialises the model.
         progress: called after each step.
         shape: entries of ClassifierConfig: patch, width, layers, heads, kv_heads, ffn, ternary, ...
+            By default the patch is 4 samples, or the window where that is shorter.
 
     Raises:
         DataError, ModelError: see fit() and ClassifierConfig.
@@ -254,6 +255,7 @@ def train_classifier(
     manual_seed(config.seed)
     labels = sets.train.labels
     data_shape = {"channels": len(inputs.channels), "length": inputs.length, "classes": len(labels)}
+    shape.setdefault("patch", min(4, inputs.length))
     model = Classifier(ClassifierConfig(**data_shape, **shape))
     result = fit(model, inputs, sets.train, config, progress)
     evaluation = evaluate(model, inputs, sets.test)

@@ -34,10 +34,10 @@ def train(
     ],
     task: Annotated[str, typer.Option(help="What to learn; now: classify.")] = "classify",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Checkpoint [default: NAME.ckpt].")
+        Path | None, typer.Option("--output", "-o", help="Checkpoint; by default NAME.ckpt.")
     ] = None,
     test: Annotated[
-        str | None, _option(_DATA, "--test", text="Test data [default: a part of DATA].")
+        str | None, _option(_DATA, "--test", text="Test data; by default a part of DATA.")
     ] = None,
     label: Annotated[str | None, _option(_DATA, "--label", text="Label column of a table.")] = None,
     example_id: Annotated[
@@ -59,7 +59,9 @@ def train(
     float_weights: Annotated[
         bool, _option(_MODEL, "--float", text="Float weights: the twin to compare with.")
     ] = False,
-    patch: Annotated[int, _option(_MODEL, "--patch", text="Samples per position.")] = 4,
+    patch: Annotated[
+        int | None, _option(_MODEL, "--patch", text="Samples per position; by default 4.")
+    ] = None,
     width: Annotated[int, _option(_MODEL, "--width", text="Width of the model.")] = 64,
     layers: Annotated[int, _option(_MODEL, "--layers", text="Transformer blocks.")] = 2,
     heads: Annotated[int, _option(_MODEL, "--heads", text="Attention heads.")] = 4,
@@ -100,8 +102,10 @@ def train(
     )
     name = Path(source).resolve().stem
     path = output or Path(f"{name}.ckpt")
-    shape = {"patch": patch, "width": width, "layers": layers, "heads": heads}
-    shape |= {"kv_heads": kv_heads, "ffn": ffn, "ternary": not float_weights}
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: there is no folder {path.parent}")
+    shape = {"width": width, "layers": layers, "heads": heads, "kv_heads": kv_heads, "ffn": ffn}
+    shape |= {"ternary": not float_weights} | ({} if patch is None else {"patch": patch})
     with progress_bar("training") as progress:
         trained = train_classifier(sets, name, config, progress, **shape)
     size = save_checkpoint(path, trained.checkpoint)

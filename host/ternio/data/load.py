@@ -16,6 +16,7 @@ from .prepare import Prepared, prepare
 from .ts_file import read_ts
 
 REFERENCE = "motion"
+PARTS = ("train", "test")
 _SUFFIXES = (".csv", ".tsv", ".txt", ".npz", ".ts")
 _OTHER_WRIST = np.array([1, -1, -1, 1, -1, -1], dtype=np.float32)
 
@@ -38,7 +39,7 @@ def basic_motions() -> tuple[Dataset, Dataset]:
                 rate,
                 "BasicMotions",
             )
-            for part in ("train", "test")
+            for part in PARTS
         )
 
 
@@ -108,10 +109,11 @@ def load(
         label, example_id, layout: see read().
         length, nan, test_fraction, seed: see prepare().
     """
-    if str(source) == REFERENCE and test is None:
-        return Prepared(*basic_motions())
     options = {"label": label, "example_id": example_id, "layout": layout}
-    train, own_test = read(source, **options)
+    if str(source) == REFERENCE and not Path(source).exists():
+        train, own_test = (_as_read(d, p) for d, p in zip(basic_motions(), PARTS, strict=True))
+    else:
+        train, own_test = read(source, **options)
     held_out = read(test, **options)[0] if test is not None else own_test
     sets = prepare(train, held_out, length=length, nan=nan, test_fraction=test_fraction, seed=seed)
     if rate_hz is not None:
@@ -121,10 +123,20 @@ def load(
     return sets
 
 
+def _as_read(data: Dataset, part: str) -> RawDataset:
+    """The reference data as if they came from a file."""
+    labels = [data.labels[y] for y in data.y]
+    places = [f"{data.name}, {part} example {i + 1}" for i in range(len(data))]
+    series = list(data.x.astype(np.float64))
+    return RawDataset(
+        data.name, series, labels, data.channels, places, classes=data.labels, rate_hz=data.rate_hz
+    )
+
+
 def _read_folder(folder: Path, **options: str | None) -> tuple[RawDataset, RawDataset | None]:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
     parts = {}
-    for part in ("train", "test"):
+    for part in PARTS:
         found = [p for p in files if p.stem.lower().endswith(part)]
         if len(found) > 1:
             raise DataError(
