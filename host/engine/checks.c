@@ -28,24 +28,21 @@ static int te_check_float(te_ctx *ctx, const char *op, const char *name, const t
 
 /* An input that may be NULL; but a NULL after a failure is that failure passed on. */
 static int te_check_optional(te_ctx *ctx, const char *op, const char *name, const te_tensor *t) {
-    if (!t)
-        return ctx->status == TE_OK;
+    if (!t) return ctx->status == TE_OK;
     return te_check_float(ctx, op, name, t);
 }
 
 static int te_check_dims(te_ctx *ctx, const char *op, const char *name, const te_tensor *t,
                          int at_least) {
     char text[TE_SHAPE_CHARS];
-    if (t->ndim >= at_least)
-        return 1;
+    if (t->ndim >= at_least) return 1;
     te_fail(ctx, TE_ERR_SHAPE, "%s: %s needs %d dimensions or more, got %s", op, name, at_least,
             te_shape_text(t, text));
     return 0;
 }
 
 static int te_same_shape(const te_tensor *a, const te_tensor *b) {
-    return a->ndim == b->ndim &&
-           !memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof a->shape[0]);
+    return a->ndim == b->ndim && !memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof a->shape[0]);
 }
 
 /* Two inputs whose shapes do not go together. */
@@ -59,19 +56,22 @@ static void *te_fail_shapes(te_ctx *ctx, const char *op, const char *a_name, con
 /* A vector [n] that goes with the last dimension of x. */
 static int te_check_vector(te_ctx *ctx, const char *op, const char *name, const te_tensor *t,
                            const te_tensor *x) {
-    if (t->ndim == 1 && x->ndim >= 1 && t->shape[0] == x->shape[x->ndim - 1])
-        return 1;
+    if (t->ndim == 1 && x->ndim >= 1 && t->shape[0] == x->shape[x->ndim - 1]) return 1;
     te_fail_shapes(ctx, op, "x", x, name, t, "needs [..., n] and [n]");
     return 0;
 }
 
 /* Size of the last dimension, and how many such rows there are. */
-static int64_t te_width(const te_tensor *t) { return t->shape[t->ndim - 1]; }
+static int64_t te_width(const te_tensor *t) {
+    return t->shape[t->ndim - 1];
+}
 static int64_t te_rows(const te_tensor *t) {
     return te_width(t) ? t->numel / te_width(t) : 0;
 }
 
-static te_float *te_values(const te_tensor *t) { return t->data; }
+static te_float *te_values(const te_tensor *t) {
+    return t->data;
+}
 
 /* Uninitialised memory for n floats. */
 static te_float *te_alloc_floats(te_ctx *ctx, int64_t n) {
@@ -82,25 +82,24 @@ static void te_clear_floats(te_float *values, int64_t n) {
     memset(values, 0, (size_t)n * sizeof *values);
 }
 
-static void te_product(te_ctx *ctx, const te_gemm *g) { ctx->kernels->gemm(g, ctx->pack); }
+static void te_product(te_ctx *ctx, const te_gemm *g) {
+    ctx->kernels->gemm(g, ctx->pack);
+}
 
 /* The gradient buffer of t, zeroed where it holds nothing yet, so that a pass may add to it. */
 static te_float *te_grad_sum_buffer(te_tensor *t) {
     int accumulate = 0;
     te_float *grad = te_grad_buffer(t, &accumulate);
-    if (grad && !accumulate)
-        te_clear_floats(grad, t->numel);
+    if (grad && !accumulate) te_clear_floats(grad, t->numel);
     return grad;
 }
 
 /* Adds the n values at dy to the gradient of t, where t requires one. */
 static int te_pass_grad(te_ctx *ctx, te_tensor *t, const te_float *dy) {
     int accumulate = 0;
-    if (!t->requires_grad)
-        return 1;
+    if (!t->requires_grad) return 1;
     te_float *grad = te_grad_buffer(t, &accumulate);
-    if (!grad)
-        return 0;
+    if (!grad) return 0;
     if (accumulate)
         ctx->kernels->add(t->numel, grad, dy, grad);
     else

@@ -44,8 +44,7 @@ static void *te_alloc(te_ctx *ctx, int64_t bytes) {
         block->raw = raw;
         block->size_class = index;
         ctx->bytes_held += class_bytes;
-        if (ctx->bytes_held > ctx->bytes_peak)
-            ctx->bytes_peak = ctx->bytes_held;
+        if (ctx->bytes_held > ctx->bytes_peak) ctx->bytes_peak = ctx->bytes_held;
     }
     ctx->bytes_used += class_bytes;
     return (char *)block + header;
@@ -56,8 +55,7 @@ static int64_t te_class_bytes(int size_class) {
 }
 
 static void te_free(te_ctx *ctx, void *payload) {
-    if (!payload)
-        return;
+    if (!payload) return;
     te_block *block = (te_block *)((char *)payload - 64);
     block->next = ctx->free_blocks[block->size_class];
     ctx->free_blocks[block->size_class] = block;
@@ -75,10 +73,18 @@ void te_ctx_trim(te_ctx *ctx) {
     }
 }
 
-int64_t te_bytes_used(const te_ctx *ctx) { return ctx->bytes_used; }
-int64_t te_bytes_held(const te_ctx *ctx) { return ctx->bytes_held; }
-int64_t te_bytes_peak(const te_ctx *ctx) { return ctx->bytes_peak; }
-void te_fail_allocation(te_ctx *ctx, int64_t n) { ctx->fail_in = n; }
+int64_t te_bytes_used(const te_ctx *ctx) {
+    return ctx->bytes_used;
+}
+int64_t te_bytes_held(const te_ctx *ctx) {
+    return ctx->bytes_held;
+}
+int64_t te_bytes_peak(const te_ctx *ctx) {
+    return ctx->bytes_peak;
+}
+void te_fail_allocation(te_ctx *ctx, int64_t n) {
+    ctx->fail_in = n;
+}
 
 /* ---- Errors ---- */
 
@@ -96,18 +102,29 @@ static void *te_fail(te_ctx *ctx, te_status status, const char *format, ...) {
 
 const char *te_status_text(int status) {
     switch (status) {
-    case TE_OK: return "ok";
-    case TE_ERR_MEMORY: return "out of memory";
-    case TE_ERR_SHAPE: return "dimensions do not fit";
-    case TE_ERR_TYPE: return "wrong element type";
-    case TE_ERR_VALUE: return "value out of range";
-    case TE_ERR_STATE: return "not possible in this state";
-    default: return "unknown status";
+    case TE_OK:
+        return "ok";
+    case TE_ERR_MEMORY:
+        return "out of memory";
+    case TE_ERR_SHAPE:
+        return "dimensions do not fit";
+    case TE_ERR_TYPE:
+        return "wrong element type";
+    case TE_ERR_VALUE:
+        return "value out of range";
+    case TE_ERR_STATE:
+        return "not possible in this state";
+    default:
+        return "unknown status";
     }
 }
 
-te_status te_last_status(const te_ctx *ctx) { return ctx->status; }
-const char *te_last_error(const te_ctx *ctx) { return ctx->error; }
+te_status te_last_status(const te_ctx *ctx) {
+    return ctx->status;
+}
+const char *te_last_error(const te_ctx *ctx) {
+    return ctx->error;
+}
 
 void te_clear_error(te_ctx *ctx) {
     ctx->status = TE_OK;
@@ -118,8 +135,7 @@ void te_clear_error(te_ctx *ctx) {
 
 te_ctx *te_ctx_new(uint64_t seed) {
     te_ctx *ctx = calloc(1, sizeof *ctx);
-    if (!ctx)
-        return NULL;
+    if (!ctx) return NULL;
     ctx->live = 1;
     ctx->recording = 1;
     ctx->training = 1;
@@ -137,8 +153,7 @@ te_ctx *te_ctx_new(uint64_t seed) {
 
 /* Gives up one reason to live; the last one frees the memory. */
 static void te_ctx_drop(te_ctx *ctx) {
-    if (--ctx->live > 0)
-        return;
+    if (--ctx->live > 0) return;
     te_free(ctx, ctx->pack);
     te_free(ctx, ctx->rope_table);
     te_ctx_trim(ctx);
@@ -148,19 +163,30 @@ static void te_ctx_drop(te_ctx *ctx) {
 }
 
 void te_ctx_free(te_ctx *ctx) {
-    if (!ctx)
-        return;
+    if (!ctx) return;
     te_tape_reset(ctx);
     te_ctx_drop(ctx);
 }
 
-void te_set_recording(te_ctx *ctx, int on) { ctx->recording = on != 0; }
-int te_recording(const te_ctx *ctx) { return ctx->recording; }
-void te_set_training(te_ctx *ctx, int on) { ctx->training = on != 0; }
-int te_training(const te_ctx *ctx) { return ctx->training; }
-void te_set_own_results(te_ctx *ctx, int on) { ctx->own_results = on != 0; }
+void te_set_recording(te_ctx *ctx, int on) {
+    ctx->recording = on != 0;
+}
+int te_recording(const te_ctx *ctx) {
+    return ctx->recording;
+}
+void te_set_training(te_ctx *ctx, int on) {
+    ctx->training = on != 0;
+}
+int te_training(const te_ctx *ctx) {
+    return ctx->training;
+}
+void te_set_own_results(te_ctx *ctx, int on) {
+    ctx->own_results = on != 0;
+}
 
-const char *te_simd(const te_ctx *ctx) { return ctx->kernels->name; }
+const char *te_simd(const te_ctx *ctx) {
+    return ctx->kernels->name;
+}
 
 te_status te_set_simd(te_ctx *ctx, const char *name) {
     const te_kernels *kernels = te_find_kernels(name);

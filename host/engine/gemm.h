@@ -23,8 +23,7 @@ TE_INLINE void V(tile)(const int rows, const int vectors, const te_tile *t) {
         for (int i = 0; i < rows; i++) {
             V(vec) x = V(set)(*a[i]);
             sum[i][0] = V(fma)(x, b0, sum[i][0]);
-            if (vectors == 2)
-                sum[i][1] = V(fma)(x, b1, sum[i][1]);
+            if (vectors == 2) sum[i][1] = V(fma)(x, b1, sum[i][1]);
             a[i] += a_col;
         }
         b += t->b_row;
@@ -36,12 +35,9 @@ TE_INLINE void V(tile)(const int rows, const int vectors, const te_tile *t) {
         for (int i = 0; i < rows; i++) {
             te_float *c = t->c + i * t->c_row + j * V(lanes);
             V(vec) value = sum[i][j];
-            if (t->accumulate)
-                value += V(load_n)(c, n);
-            if (t->row_scale)
-                value *= V(set)(t->row_scale[i]);
-            if (t->bias)
-                value += bias;
+            if (t->accumulate) value += V(load_n)(c, n);
+            if (t->row_scale) value *= V(set)(t->row_scale[i]);
+            if (t->bias) value += bias;
             V(store_n)(c, value, n);
         }
     }
@@ -50,16 +46,34 @@ TE_INLINE void V(tile)(const int rows, const int vectors, const te_tile *t) {
 /* All rows of a block in tiles of TE_TILE_ROWS, then of 4, 2 and 1: fewer sizes, less code. */
 static TE_TARGET void V(tile_rows)(int64_t rows, int narrow, te_tile *t) {
     while (rows > 0) {
-        const int64_t step = rows >= TE_TILE_ROWS ? TE_TILE_ROWS : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
+        const int64_t step = rows >= TE_TILE_ROWS ? TE_TILE_ROWS
+                             : rows >= 4          ? 4
+                             : rows >= 2          ? 2
+                                                  : 1;
         switch (2 * step + narrow) {
-        case 2 * TE_TILE_ROWS: V(tile)(TE_TILE_ROWS, 2, t); break;
-        case 2 * TE_TILE_ROWS + 1: V(tile)(TE_TILE_ROWS, 1, t); break;
-        case 8: V(tile)(4, 2, t); break;
-        case 9: V(tile)(4, 1, t); break;
-        case 4: V(tile)(2, 2, t); break;
-        case 5: V(tile)(2, 1, t); break;
-        case 2: V(tile)(1, 2, t); break;
-        default: V(tile)(1, 1, t);
+        case 2 * TE_TILE_ROWS:
+            V(tile)(TE_TILE_ROWS, 2, t);
+            break;
+        case 2 * TE_TILE_ROWS + 1:
+            V(tile)(TE_TILE_ROWS, 1, t);
+            break;
+        case 8:
+            V(tile)(4, 2, t);
+            break;
+        case 9:
+            V(tile)(4, 1, t);
+            break;
+        case 4:
+            V(tile)(2, 2, t);
+            break;
+        case 5:
+            V(tile)(2, 1, t);
+            break;
+        case 2:
+            V(tile)(1, 2, t);
+            break;
+        default:
+            V(tile)(1, 1, t);
         }
         rows -= step;
         t->a += step * t->a_row;
@@ -79,8 +93,7 @@ TE_INLINE void V(transpose)(V(vec) v[V(lanes)]) {
             w[2 * i + 1] = TE_ZIP_HIGH(v[i], v[i + V(lanes) / 2]);
         }
         TE_UNROLL
-        for (int i = 0; i < V(lanes); i++)
-            v[i] = w[i];
+        for (int i = 0; i < V(lanes); i++) v[i] = w[i];
     }
 }
 #endif
@@ -98,8 +111,7 @@ static TE_TARGET void V(pack_transposed)(te_float *panel, const te_float *b, int
                 v[i] = j + i < n ? V(load)(b + p + (j + i) * ld) : V(set)(0);
             V(transpose)(v);
             TE_UNROLL
-            for (int i = 0; i < V(lanes); i++)
-                V(store)(panel + (p + i) * width + j, v[i]);
+            for (int i = 0; i < V(lanes); i++) V(store)(panel + (p + i) * width + j, v[i]);
         }
 #endif
         for (; p < k; p++)
@@ -113,8 +125,7 @@ static TE_TARGET void V(pack_rows)(te_float *panel, const te_float *b, int64_t l
                                    int64_t n, int64_t width) {
     for (int64_t p = 0; p < k; p++)
         for (int64_t j = 0; j < width; j += V(lanes))
-            V(store)(panel + p * width + j,
-                     j < n ? V(load_n)(b + p * ld + j, n - j) : V(set)(0));
+            V(store)(panel + p * width + j, j < n ? V(load_n)(b + p * ld + j, n - j) : V(set)(0));
 }
 
 /* Products of one block of b (k <= TE_BLOCK_K rows, n <= TE_BLOCK_N columns) with all rows of a. */
@@ -132,8 +143,12 @@ static TE_TARGET void V(gemm_block)(const te_gemm *g, te_float *pack, int64_t j0
             const int64_t width = narrow ? V(lanes) : wide;
             const te_float *b = g->b + p0 * g->b_row + (j0 + j) * g->b_col;
             te_float *panel = pack + j * k;
-            te_tile t = {.k = k, .a_row = g->a_row, .a_col = g->a_col, .c_row = g->c_row,
-                         .columns = columns, .accumulate = g->accumulate || !first};
+            te_tile t = {.k = k,
+                         .a_row = g->a_row,
+                         .a_col = g->a_col,
+                         .c_row = g->c_row,
+                         .columns = columns,
+                         .accumulate = g->accumulate || !first};
             if (direct && columns == width) {
                 t.b = b;
                 t.b_row = g->b_row;
@@ -157,6 +172,7 @@ static TE_TARGET void V(gemm_block)(const te_gemm *g, te_float *pack, int64_t j0
 static TE_TARGET void V(gemm)(const te_gemm *g, te_float *pack) {
     for (int64_t j0 = 0; j0 < g->n; j0 += TE_BLOCK_N)
         for (int64_t p0 = 0; p0 < g->k || p0 == 0; p0 += TE_BLOCK_K)
-            V(gemm_block)(g, pack, j0, g->n - j0 < TE_BLOCK_N ? g->n - j0 : TE_BLOCK_N, p0,
-                          g->k - p0 < TE_BLOCK_K ? g->k - p0 : TE_BLOCK_K);
+            V(gemm_block)
+            (g, pack, j0, g->n - j0 < TE_BLOCK_N ? g->n - j0 : TE_BLOCK_N, p0,
+             g->k - p0 < TE_BLOCK_K ? g->k - p0 : TE_BLOCK_K);
 }

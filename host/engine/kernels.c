@@ -4,7 +4,7 @@
 #include "kernels.h"
 
 #define TE_JOIN_(a, b) te_##a##_##b
-#define TE_JOIN(a, b) TE_JOIN_(a, b)
+#define TE_JOIN(a, b)  TE_JOIN_(a, b)
 
 #if defined(__GNUC__)
 #define TE_ALWAYS_INLINE __attribute__((always_inline))
@@ -23,27 +23,27 @@
 #ifdef TE_DOUBLE
 typedef int64_t te_int;
 #define TE_ROUND_MAGIC 6755399441055744.0 /* 1.5 * 2^52 */
-#define TE_HUGE 1e300
-#define te_exp exp
-#define te_sqrt sqrt
+#define TE_HUGE        1e300
+#define te_exp         exp
+#define te_sqrt        sqrt
 #else
 typedef int32_t te_int;
 #define TE_ROUND_MAGIC 12582912.0f /* 1.5 * 2^23 */
-#define TE_HUGE 1e37f
-#define te_exp expf
-#define te_sqrt sqrtf
+#define TE_HUGE        1e37f
+#define te_exp         expf
+#define te_sqrt        sqrtf
 #endif
 
 /* 2 sqrt(2/pi) and that times 0.044715 */
 #define TE_GELU_LINEAR ((te_float)1.5957691216057308)
-#define TE_GELU_CUBIC ((te_float)0.07135481627260025)
+#define TE_GELU_CUBIC  ((te_float)0.07135481627260025)
 
 /* Lanes of the low and of the high halves of two vectors in turn. */
-#define TE_ZIP_LOW_2(a, b) __builtin_shufflevector(a, b, 0, 2)
+#define TE_ZIP_LOW_2(a, b)  __builtin_shufflevector(a, b, 0, 2)
 #define TE_ZIP_HIGH_2(a, b) __builtin_shufflevector(a, b, 1, 3)
-#define TE_ZIP_LOW_4(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define TE_ZIP_LOW_4(a, b)  __builtin_shufflevector(a, b, 0, 4, 1, 5)
 #define TE_ZIP_HIGH_4(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
-#define TE_ZIP_LOW_8(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define TE_ZIP_LOW_8(a, b)  __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
 #define TE_ZIP_HIGH_8(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 #define TE_ZIP_LOW_16(a, b)                                                                        \
     __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
@@ -68,8 +68,8 @@ typedef int32_t te_int;
         .ternarize = te_ternarize_##suffix,                                                        \
         .exp_row = te_exp_row_##suffix,                                                            \
         .softmax_back = te_softmax_back_##suffix,                                                  \
-        .relu = te_relu_##suffix,                                                                 \
-        .relu_back = te_relu_back_##suffix,                                                       \
+        .relu = te_relu_##suffix,                                                                  \
+        .relu_back = te_relu_back_##suffix,                                                        \
         .silu = te_silu_##suffix,                                                                  \
         .silu_back = te_silu_back_##suffix,                                                        \
         .swiglu = te_swiglu_##suffix,                                                              \
@@ -89,12 +89,12 @@ typedef int32_t te_int;
 #define TE_SUFFIX portable
 #define TE_TARGET
 #define TE_VECTOR_BYTES TE_PORTABLE_BYTES
-#define TE_TILE_ROWS 6
+#define TE_TILE_ROWS    6
 #ifdef TE_DOUBLE
-#define TE_ZIP_LOW TE_ZIP_LOW_2
+#define TE_ZIP_LOW  TE_ZIP_LOW_2
 #define TE_ZIP_HIGH TE_ZIP_HIGH_2
 #else
-#define TE_ZIP_LOW TE_ZIP_LOW_4
+#define TE_ZIP_LOW  TE_ZIP_LOW_4
 #define TE_ZIP_HIGH TE_ZIP_HIGH_4
 #endif
 #include "simd.h"
@@ -105,19 +105,19 @@ TE_TABLE("portable", portable);
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
-#define TE_SUFFIX avx2
-#define TE_TARGET __attribute__((target("avx2,fma")))
+#define TE_SUFFIX       avx2
+#define TE_TARGET       __attribute__((target("avx2,fma")))
 #define TE_VECTOR_BYTES 32
-#define TE_TILE_ROWS 6
+#define TE_TILE_ROWS    6
 #ifdef TE_DOUBLE
-#define TE_ZIP_LOW TE_ZIP_LOW_4
-#define TE_ZIP_HIGH TE_ZIP_HIGH_4
-#define TE_FUSED __builtin_ia32_vfmaddpd256
+#define TE_ZIP_LOW            TE_ZIP_LOW_4
+#define TE_ZIP_HIGH           TE_ZIP_HIGH_4
+#define TE_FUSED              __builtin_ia32_vfmaddpd256
 #define TE_GCC_SQUARE_ROOT(a) __builtin_ia32_sqrtpd256(a)
 #else
-#define TE_ZIP_LOW TE_ZIP_LOW_8
-#define TE_ZIP_HIGH TE_ZIP_HIGH_8
-#define TE_FUSED __builtin_ia32_vfmaddps256
+#define TE_ZIP_LOW            TE_ZIP_LOW_8
+#define TE_ZIP_HIGH           TE_ZIP_HIGH_8
+#define TE_FUSED              __builtin_ia32_vfmaddps256
 #define TE_GCC_SQUARE_ROOT(a) __builtin_ia32_sqrtps256(a)
 #endif
 #include "simd.h"
@@ -126,19 +126,19 @@ TE_TABLE("portable", portable);
 TE_TABLE("avx2", avx2);
 #include "simd_end.h"
 
-#define TE_SUFFIX avx512
-#define TE_TARGET __attribute__((target("avx512f,avx512dq,avx2,fma")))
+#define TE_SUFFIX       avx512
+#define TE_TARGET       __attribute__((target("avx512f,avx512dq,avx2,fma")))
 #define TE_VECTOR_BYTES 64
-#define TE_TILE_ROWS 8
+#define TE_TILE_ROWS    8
 #ifdef TE_DOUBLE
-#define TE_ZIP_LOW TE_ZIP_LOW_8
-#define TE_ZIP_HIGH TE_ZIP_HIGH_8
-#define TE_FUSED(a, b, c) __builtin_ia32_vfmaddpd512_mask(a, b, c, -1, 4)
+#define TE_ZIP_LOW            TE_ZIP_LOW_8
+#define TE_ZIP_HIGH           TE_ZIP_HIGH_8
+#define TE_FUSED(a, b, c)     __builtin_ia32_vfmaddpd512_mask(a, b, c, -1, 4)
 #define TE_GCC_SQUARE_ROOT(a) __builtin_ia32_sqrtpd512_mask(a, a, -1, 4)
 #else
-#define TE_ZIP_LOW TE_ZIP_LOW_16
-#define TE_ZIP_HIGH TE_ZIP_HIGH_16
-#define TE_FUSED(a, b, c) __builtin_ia32_vfmaddps512_mask(a, b, c, -1, 4)
+#define TE_ZIP_LOW            TE_ZIP_LOW_16
+#define TE_ZIP_HIGH           TE_ZIP_HIGH_16
+#define TE_FUSED(a, b, c)     __builtin_ia32_vfmaddps512_mask(a, b, c, -1, 4)
 #define TE_GCC_SQUARE_ROOT(a) __builtin_ia32_sqrtps512_mask(a, a, -1, 4)
 #endif
 #include "simd.h"
@@ -159,10 +159,8 @@ static int te_has_avx2(void) {
 
 static const te_kernels *te_find_kernels(const char *name) {
 #if defined(__x86_64__) && defined(__GNUC__)
-    if (!strcmp(name, "avx512") && te_has_avx512())
-        return &te_kernels_avx512;
-    if (!strcmp(name, "avx2") && te_has_avx2())
-        return &te_kernels_avx2;
+    if (!strcmp(name, "avx512") && te_has_avx512()) return &te_kernels_avx512;
+    if (!strcmp(name, "avx2") && te_has_avx2()) return &te_kernels_avx2;
 #endif
     return strcmp(name, "portable") ? NULL : &te_kernels_portable;
 }
@@ -171,8 +169,7 @@ static const te_kernels *te_best_kernels(void) {
     static const char *const order[] = {"avx512", "avx2", "portable"};
     for (int i = 0; i < 3; i++) {
         const te_kernels *kernels = te_find_kernels(order[i]);
-        if (kernels)
-            return kernels;
+        if (kernels) return kernels;
     }
     return NULL;
 }

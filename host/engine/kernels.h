@@ -7,7 +7,8 @@
 
 /* Blocks of a matrix product: TE_BLOCK_K x TE_BLOCK_N of b are packed at a time (256 KB, half of a
  * small second-level cache) and multiplied with TE_BLOCK_M rows of a. A b that lies the right way
- * round is read in place when it is small (first-level cache) or when few rows would repay a copy. */
+ * round is read in place when it is small (first-level cache) or when few rows would repay a copy.
+ */
 enum {
     TE_BLOCK_M = 96,
     TE_BLOCK_K = 256,

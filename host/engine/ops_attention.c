@@ -13,8 +13,7 @@ static const te_float *te_rope_angles(te_ctx *ctx, int64_t head_dim, int64_t row
         ctx->rope_base == base && ctx->rope_offset == offset)
         return ctx->rope_table;
     te_float *table = te_alloc_floats(ctx, rows * head_dim);
-    if (!table)
-        return NULL;
+    if (!table) return NULL;
     for (int64_t t = 0; t < rows; t++) {
         for (int64_t i = 0; i < half; i++) {
             double frequency = pow(base, -2.0 * (double)i / (double)head_dim);
@@ -59,8 +58,7 @@ static void te_rope_apply(te_ctx *ctx, const te_tensor *x, const te_node *node,
 te_tensor *te_rope(te_ctx *ctx, te_tensor *x, int64_t head_dim, int pairing, double base,
                    int64_t offset) {
     char text[TE_SHAPE_CHARS];
-    if (!te_check_float(ctx, "rope", "x", x) || !te_check_dims(ctx, "rope", "x", x, 2))
-        return NULL;
+    if (!te_check_float(ctx, "rope", "x", x) || !te_check_dims(ctx, "rope", "x", x, 2)) return NULL;
     if (head_dim < 2 || head_dim % 2 || te_width(x) % head_dim)
         return te_fail(ctx, TE_ERR_SHAPE,
                        "rope: head_dim %lld must be even and divide the width of x %s",
@@ -70,12 +68,16 @@ te_tensor *te_rope(te_ctx *ctx, te_tensor *x, int64_t head_dim, int pairing, dou
         return te_fail(ctx, TE_ERR_VALUE,
                        "rope: base %g must be positive, offset %lld at least 0, pairing %d 0 or 1",
                        base, (long long)offset, pairing);
-    te_node node = {.op = TE_OP_ROPE, .n_in = 1, .in = {x}, .n_int = 3,
-                    .ints = {head_dim, pairing, offset}, .n_float = 1, .floats = {base}};
+    te_node node = {.op = TE_OP_ROPE,
+                    .n_in = 1,
+                    .in = {x},
+                    .n_int = 3,
+                    .ints = {head_dim, pairing, offset},
+                    .n_float = 1,
+                    .floats = {base}};
     const te_float *angles = te_rope_angles(ctx, head_dim, x->shape[x->ndim - 2], base, offset);
     te_tensor *y = angles ? te_tensor_like(ctx, x) : NULL;
-    if (!y)
-        return NULL;
+    if (!y) return NULL;
     te_rope_apply(ctx, x, &node, angles, 1, te_values(x), te_values(y), 0);
     return te_record(ctx, &node, y);
 }
@@ -83,11 +85,10 @@ te_tensor *te_rope(te_ctx *ctx, te_tensor *x, int64_t head_dim, int pairing, dou
 static int te_rope_backward(te_ctx *ctx, te_node *node) {
     te_tensor *x = node->in[0];
     int accumulate = 0;
-    const te_float *angles = te_rope_angles(ctx, node->ints[0], x->shape[x->ndim - 2],
-                                            node->floats[0], node->ints[2]);
+    const te_float *angles =
+        te_rope_angles(ctx, node->ints[0], x->shape[x->ndim - 2], node->floats[0], node->ints[2]);
     te_float *dx = angles ? te_grad_buffer(x, &accumulate) : NULL;
-    if (!dx)
-        return 0;
+    if (!dx) return 0;
     te_rope_apply(ctx, x, node, angles, -1, node->out->grad, dx, accumulate);
     return 1;
 }
@@ -138,10 +139,15 @@ static int te_attention_check(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor
                        "head_dim], and key_time >= time when causal");
         return 0;
     }
-    *d = (te_attention_dims){.time = time, .key_time = key_time, .heads = heads,
-                             .kv_heads = kv_heads, .head_dim = head_dim,
-                             .group = heads / kv_heads, .q_row = te_width(q),
-                             .kv_row = te_width(k), .padded = (key_time + 15) / 16 * 16,
+    *d = (te_attention_dims){.time = time,
+                             .key_time = key_time,
+                             .heads = heads,
+                             .kv_heads = kv_heads,
+                             .head_dim = head_dim,
+                             .group = heads / kv_heads,
+                             .q_row = te_width(q),
+                             .kv_row = te_width(k),
+                             .padded = (key_time + 15) / 16 * 16,
                              .causal = causal != 0,
                              .scale = (te_float)(1.0 / sqrt((double)head_dim))};
     d->batch = time ? q->numel / (time * d->q_row) : 0;
@@ -156,9 +162,17 @@ static void te_attention_head(te_ctx *ctx, const te_attention_dims *d, const te_
         const int64_t rows = d->time - t0 < TE_QUERY_BLOCK ? d->time - t0 : TE_QUERY_BLOCK;
         const int64_t keys = te_keys_seen(d, t0 + rows - 1);
         te_float *p_block = p + t0 * d->key_time;
-        te_gemm scores = {.m = rows, .n = keys, .k = d->head_dim, .a = q + t0 * d->q_row,
-                          .a_row = d->q_row, .a_col = 1, .b = k_t, .b_row = d->padded, .b_col = 1,
-                          .c = p_block, .c_row = d->key_time};
+        te_gemm scores = {.m = rows,
+                          .n = keys,
+                          .k = d->head_dim,
+                          .a = q + t0 * d->q_row,
+                          .a_row = d->q_row,
+                          .a_col = 1,
+                          .b = k_t,
+                          .b_row = d->padded,
+                          .b_col = 1,
+                          .c = p_block,
+                          .c_row = d->key_time};
         te_product(ctx, &scores);
         for (int64_t r = 0; r < rows; r++) {
             const int64_t seen = te_keys_seen(d, t0 + r);
@@ -167,8 +181,16 @@ static void te_attention_head(te_ctx *ctx, const te_attention_dims *d, const te_
             ctx->kernels->scale(seen, (te_float)1 / total, row, row);
             te_clear_floats(row + seen, keys - seen);
         }
-        te_gemm mix = {.m = rows, .n = d->head_dim, .k = keys, .a = p_block, .a_row = d->key_time,
-                       .a_col = 1, .b = v, .b_row = d->kv_row, .b_col = 1, .c = o + t0 * d->q_row,
+        te_gemm mix = {.m = rows,
+                       .n = d->head_dim,
+                       .k = keys,
+                       .a = p_block,
+                       .a_row = d->key_time,
+                       .a_col = 1,
+                       .b = v,
+                       .b_row = d->kv_row,
+                       .b_col = 1,
+                       .c = o + t0 * d->q_row,
                        .c_row = d->q_row};
         te_product(ctx, &mix);
     }
@@ -177,8 +199,7 @@ static void te_attention_head(te_ctx *ctx, const te_attention_dims *d, const te_
 te_tensor *te_attention(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor *v, int64_t heads,
                         int64_t kv_heads, int causal) {
     te_attention_dims d;
-    if (!te_attention_check(ctx, q, k, v, heads, kv_heads, causal, &d))
-        return NULL;
+    if (!te_attention_check(ctx, q, k, v, heads, kv_heads, causal, &d)) return NULL;
     const int keep = te_needs_grad(ctx, q) || te_needs_grad(ctx, k) || te_needs_grad(ctx, v);
     const int64_t square = d.time * d.key_time;
     te_tensor *o = te_tensor_like(ctx, q);
@@ -195,15 +216,20 @@ te_tensor *te_attention(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor *v, i
             const int64_t q_at = b * d.time * d.q_row + h * d.head_dim;
             const int64_t kv_at = b * d.key_time * d.kv_row + h / d.group * d.head_dim;
             if (h % d.group == 0)
-                ctx->kernels->transpose(k_t, te_values(k) + kv_at, d.kv_row, d.head_dim,
-                                        d.key_time, d.padded);
+                ctx->kernels->transpose(k_t, te_values(k) + kv_at, d.kv_row, d.head_dim, d.key_time,
+                                        d.padded);
             te_attention_head(ctx, &d, te_values(q) + q_at, k_t, te_values(v) + kv_at,
                               keep ? p + (b * heads + h) * square : p, te_values(o) + q_at);
         }
     }
     te_free(ctx, k_t);
-    te_node node = {.op = TE_OP_ATTENTION, .n_in = 3, .in = {q, k, v}, .n_int = 3,
-                    .ints = {heads, kv_heads, causal != 0}, .n_float = 1, .floats = {d.scale},
+    te_node node = {.op = TE_OP_ATTENTION,
+                    .n_in = 3,
+                    .in = {q, k, v},
+                    .n_int = 3,
+                    .ints = {heads, kv_heads, causal != 0},
+                    .n_float = 1,
+                    .floats = {d.scale},
                     .saved = {p}};
     return te_record(ctx, &node, o);
 }
@@ -223,15 +249,31 @@ static void te_attention_head_backward(te_ctx *ctx, const te_attention_dims *d,
         const int64_t keys = te_keys_seen(d, t0 + rows - 1), kt = d->key_time;
         const te_float *p = h->p + t0 * kt, *d_out = h->d_out + t0 * d->q_row;
         if (h->dv) {
-            te_gemm g = {.m = keys, .n = d->head_dim, .k = rows, .a = p, .a_row = 1, .a_col = kt,
-                         .b = d_out, .b_row = d->q_row, .b_col = 1, .c = h->dv,
-                         .c_row = d->kv_row, .accumulate = 1};
+            te_gemm g = {.m = keys,
+                         .n = d->head_dim,
+                         .k = rows,
+                         .a = p,
+                         .a_row = 1,
+                         .a_col = kt,
+                         .b = d_out,
+                         .b_row = d->q_row,
+                         .b_col = 1,
+                         .c = h->dv,
+                         .c_row = d->kv_row,
+                         .accumulate = 1};
             te_product(ctx, &g);
         }
-        if (!h->dq && !h->dk)
-            continue;
-        te_gemm dp = {.m = rows, .n = keys, .k = d->head_dim, .a = d_out, .a_row = d->q_row,
-                      .a_col = 1, .b = h->v_t, .b_row = d->padded, .b_col = 1, .c = h->ds,
+        if (!h->dq && !h->dk) continue;
+        te_gemm dp = {.m = rows,
+                      .n = keys,
+                      .k = d->head_dim,
+                      .a = d_out,
+                      .a_row = d->q_row,
+                      .a_col = 1,
+                      .b = h->v_t,
+                      .b_row = d->padded,
+                      .b_col = 1,
+                      .c = h->ds,
                       .c_row = kt};
         te_product(ctx, &dp);
         for (int64_t r = 0; r < rows; r++) {
@@ -242,15 +284,33 @@ static void te_attention_head_backward(te_ctx *ctx, const te_attention_dims *d,
             te_clear_floats(row + seen, keys - seen);
         }
         if (h->dq) {
-            te_gemm g = {.m = rows, .n = d->head_dim, .k = keys, .a = h->ds, .a_row = kt,
-                         .a_col = 1, .b = h->k, .b_row = d->kv_row, .b_col = 1,
-                         .c = h->dq + t0 * d->q_row, .c_row = d->q_row, .accumulate = 1};
+            te_gemm g = {.m = rows,
+                         .n = d->head_dim,
+                         .k = keys,
+                         .a = h->ds,
+                         .a_row = kt,
+                         .a_col = 1,
+                         .b = h->k,
+                         .b_row = d->kv_row,
+                         .b_col = 1,
+                         .c = h->dq + t0 * d->q_row,
+                         .c_row = d->q_row,
+                         .accumulate = 1};
             te_product(ctx, &g);
         }
         if (h->dk) {
-            te_gemm g = {.m = keys, .n = d->head_dim, .k = rows, .a = h->ds, .a_row = 1,
-                         .a_col = kt, .b = h->q + t0 * d->q_row, .b_row = d->q_row, .b_col = 1,
-                         .c = h->dk, .c_row = d->kv_row, .accumulate = 1};
+            te_gemm g = {.m = keys,
+                         .n = d->head_dim,
+                         .k = rows,
+                         .a = h->ds,
+                         .a_row = 1,
+                         .a_col = kt,
+                         .b = h->q + t0 * d->q_row,
+                         .b_row = d->q_row,
+                         .b_col = 1,
+                         .c = h->dk,
+                         .c_row = d->kv_row,
+                         .accumulate = 1};
             te_product(ctx, &g);
         }
     }
@@ -274,18 +334,18 @@ static int te_attention_backward(te_ctx *ctx, te_node *node) {
             const int64_t q_at = b * d.time * d.q_row + head * d.head_dim;
             const int64_t kv_at = b * d.key_time * d.kv_row + head / d.group * d.head_dim;
             if (head % d.group == 0)
-                ctx->kernels->transpose(v_t, te_values(v) + kv_at, d.kv_row, d.head_dim,
-                                        d.key_time, d.padded);
-            te_attention_back h = {
-                .q = te_values(q) + q_at,
-                .k = te_values(k) + kv_at,
-                .v_t = v_t,
-                .p = (te_float *)node->saved[0] + (b * d.heads + head) * d.time * d.key_time,
-                .d_out = node->out->grad + q_at,
-                .dq = dq ? dq + q_at : NULL,
-                .dk = dk ? dk + kv_at : NULL,
-                .dv = dv ? dv + kv_at : NULL,
-                .ds = ds};
+                ctx->kernels->transpose(v_t, te_values(v) + kv_at, d.kv_row, d.head_dim, d.key_time,
+                                        d.padded);
+            te_attention_back h = {.q = te_values(q) + q_at,
+                                   .k = te_values(k) + kv_at,
+                                   .v_t = v_t,
+                                   .p = (te_float *)node->saved[0] +
+                                        (b * d.heads + head) * d.time * d.key_time,
+                                   .d_out = node->out->grad + q_at,
+                                   .dq = dq ? dq + q_at : NULL,
+                                   .dk = dk ? dk + kv_at : NULL,
+                                   .dv = dv ? dv + kv_at : NULL,
+                                   .ds = ds};
             te_attention_head_backward(ctx, &d, &h);
         }
     }

@@ -8,24 +8,55 @@
 static void te_forward_product(te_ctx *ctx, int64_t rows, int64_t in, int64_t out,
                                const te_float *x, const te_float *w, te_float *y,
                                const te_float *row_scale, const te_float *bias) {
-    te_gemm g = {.m = rows, .n = out, .k = in, .a = x, .a_row = in, .a_col = 1, .b = w, .b_row = 1,
-                 .b_col = in, .c = y, .c_row = out, .row_scale = row_scale, .bias = bias};
+    te_gemm g = {.m = rows,
+                 .n = out,
+                 .k = in,
+                 .a = x,
+                 .a_row = in,
+                 .a_col = 1,
+                 .b = w,
+                 .b_row = 1,
+                 .b_col = in,
+                 .c = y,
+                 .c_row = out,
+                 .row_scale = row_scale,
+                 .bias = bias};
     te_product(ctx, &g);
 }
 
 /* dx (+)= dy w */
 static void te_input_grad(te_ctx *ctx, int64_t rows, int64_t in, int64_t out, const te_float *dy,
                           const te_float *w, te_float *dx, int accumulate) {
-    te_gemm g = {.m = rows, .n = in, .k = out, .a = dy, .a_row = out, .a_col = 1, .b = w,
-                 .b_row = in, .b_col = 1, .c = dx, .c_row = in, .accumulate = accumulate};
+    te_gemm g = {.m = rows,
+                 .n = in,
+                 .k = out,
+                 .a = dy,
+                 .a_row = out,
+                 .a_col = 1,
+                 .b = w,
+                 .b_row = in,
+                 .b_col = 1,
+                 .c = dx,
+                 .c_row = in,
+                 .accumulate = accumulate};
     te_product(ctx, &g);
 }
 
 /* dw (+)= dy^T x */
 static void te_weight_grad(te_ctx *ctx, int64_t rows, int64_t in, int64_t out, const te_float *dy,
                            const te_float *x, te_float *dw, int accumulate) {
-    te_gemm g = {.m = out, .n = in, .k = rows, .a = dy, .a_row = 1, .a_col = out, .b = x,
-                 .b_row = in, .b_col = 1, .c = dw, .c_row = in, .accumulate = accumulate};
+    te_gemm g = {.m = out,
+                 .n = in,
+                 .k = rows,
+                 .a = dy,
+                 .a_row = 1,
+                 .a_col = out,
+                 .b = x,
+                 .b_row = in,
+                 .b_col = 1,
+                 .c = dw,
+                 .c_row = in,
+                 .accumulate = accumulate};
     te_product(ctx, &g);
 }
 
@@ -36,14 +67,12 @@ static int te_product_backward(te_ctx *ctx, te_tensor *x, te_tensor *w, const te
     int accumulate = 0;
     if (x->requires_grad) {
         te_float *dx = te_grad_buffer(x, &accumulate);
-        if (!dx)
-            return 0;
+        if (!dx) return 0;
         te_input_grad(ctx, rows, in, out, dy, w_values, dx, accumulate);
     }
     if (w->requires_grad) {
         te_float *dw = te_grad_buffer(w, &accumulate);
-        if (!dw)
-            return 0;
+        if (!dw) return 0;
         te_weight_grad(ctx, rows, in, out, dy, x_values, dw, accumulate);
     }
     return 1;
@@ -65,11 +94,9 @@ static te_tensor *te_linear_result(te_ctx *ctx, const char *op, te_tensor *x, te
 /* ---- Linear: y = x w^T + b ---- */
 
 te_tensor *te_linear(te_ctx *ctx, te_tensor *x, te_tensor *w, te_tensor *b) {
-    if (!te_check_optional(ctx, "linear", "b", b))
-        return NULL;
+    if (!te_check_optional(ctx, "linear", "b", b)) return NULL;
     te_tensor *y = te_linear_result(ctx, "linear", x, w);
-    if (!y)
-        return NULL;
+    if (!y) return NULL;
     if (b && !te_check_vector(ctx, "linear", "b", b, y)) {
         te_release(y);
         return NULL;
@@ -85,8 +112,7 @@ static int te_linear_backward(te_ctx *ctx, te_node *node) {
     const te_float *dy = node->out->grad;
     if (b && b->requires_grad) {
         te_float *db = te_grad_sum_buffer(b);
-        if (!db)
-            return 0;
+        if (!db) return 0;
         for (int64_t i = 0; i < te_rows(node->out); i++)
             ctx->kernels->add(b->numel, db, dy + i * b->numel, db);
     }
@@ -98,8 +124,7 @@ static int te_linear_backward(te_ctx *ctx, te_node *node) {
 /* gamma = mean(|w|), summed in eight double lanes so that every build gives the same value. */
 static te_float te_mean_abs(const te_float *w, int64_t n) {
     double lanes[8] = {0};
-    for (int64_t i = 0; i < n; i++)
-        lanes[i % 8] += fabs((double)w[i]);
+    for (int64_t i = 0; i < n; i++) lanes[i % 8] += fabs((double)w[i]);
     double total = ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
                    ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
     return n ? (te_float)(total / (double)n) : 0;
@@ -151,8 +176,7 @@ static void te_bitlinear_free(te_ctx *ctx, te_bitlinear_work *work) {
 te_tensor *te_bitlinear(te_ctx *ctx, te_tensor *x, te_tensor *w) {
     const te_kernels *kernels = ctx->kernels;
     te_tensor *y = te_linear_result(ctx, "bitlinear", x, w);
-    if (!y)
-        return NULL;
+    if (!y) return NULL;
     const int64_t rows = te_rows(x), in = w->shape[1], out = w->shape[0];
     te_bitlinear_work work = {te_alloc_floats(ctx, w->numel), te_alloc_floats(ctx, x->numel),
                               te_alloc_floats(ctx, rows)};
@@ -221,12 +245,25 @@ te_tensor *te_lora(te_ctx *ctx, te_tensor *y, te_tensor *x, te_tensor *a, te_ten
     te_forward_product(ctx, rows, in, rank, te_values(x), te_values(a), hidden, NULL, NULL);
     ctx->kernels->scale(rows * rank, (te_float)scale, hidden, hidden);
     memcpy(z->data, y->data, (size_t)y->numel * sizeof(te_float));
-    te_gemm g = {.m = rows, .n = out, .k = rank, .a = hidden, .a_row = rank, .a_col = 1,
-                 .b = te_values(b), .b_row = 1, .b_col = rank, .c = te_values(z), .c_row = out,
+    te_gemm g = {.m = rows,
+                 .n = out,
+                 .k = rank,
+                 .a = hidden,
+                 .a_row = rank,
+                 .a_col = 1,
+                 .b = te_values(b),
+                 .b_row = 1,
+                 .b_col = rank,
+                 .c = te_values(z),
+                 .c_row = out,
                  .accumulate = 1};
     te_product(ctx, &g);
-    te_node node = {.op = TE_OP_LORA, .n_in = 4, .in = {y, x, a, b}, .n_float = 1,
-                    .floats = {scale}, .saved = {hidden}};
+    te_node node = {.op = TE_OP_LORA,
+                    .n_in = 4,
+                    .in = {y, x, a, b},
+                    .n_float = 1,
+                    .floats = {scale},
+                    .saved = {hidden}};
     return te_record(ctx, &node, z);
 }
 
@@ -237,23 +274,19 @@ static int te_lora_backward(te_ctx *ctx, te_node *node) {
     const te_float *dz = node->out->grad;
     int accumulate = 0, done = 0;
     te_float *dh = te_alloc_floats(ctx, rows * rank), *target;
-    if (!dh || !te_pass_grad(ctx, y, dz))
-        goto end;
+    if (!dh || !te_pass_grad(ctx, y, dz)) goto end;
     te_input_grad(ctx, rows, rank, out, dz, te_values(b), dh, 0);
     ctx->kernels->scale(rows * rank, (te_float)node->floats[0], dh, dh);
     if (b->requires_grad) {
-        if (!(target = te_grad_buffer(b, &accumulate)))
-            goto end;
+        if (!(target = te_grad_buffer(b, &accumulate))) goto end;
         te_weight_grad(ctx, rows, rank, out, dz, node->saved[0], target, accumulate);
     }
     if (a->requires_grad) {
-        if (!(target = te_grad_buffer(a, &accumulate)))
-            goto end;
+        if (!(target = te_grad_buffer(a, &accumulate))) goto end;
         te_weight_grad(ctx, rows, in, rank, dh, te_values(x), target, accumulate);
     }
     if (x->requires_grad) {
-        if (!(target = te_grad_buffer(x, &accumulate)))
-            goto end;
+        if (!(target = te_grad_buffer(x, &accumulate))) goto end;
         te_input_grad(ctx, rows, in, rank, dh, te_values(a), target, accumulate);
     }
     done = 1;
@@ -281,8 +314,7 @@ te_tensor *te_embedding(te_ctx *ctx, te_tensor *table, te_tensor *ids) {
     memcpy(shape, ids->shape, sizeof shape);
     shape[ids->ndim] = width;
     te_tensor *y = te_tensor_new(ctx, TE_DTYPE_FLOAT, ids->ndim + 1, shape);
-    if (!y)
-        return NULL;
+    if (!y) return NULL;
     for (int64_t i = 0; i < ids->numel; i++)
         memcpy(te_values(y) + i * width, te_values(table) + id[i] * width,
                (size_t)width * sizeof(te_float));
@@ -295,8 +327,7 @@ static int te_embedding_backward(te_ctx *ctx, te_node *node) {
     const int64_t width = table->shape[1];
     const int32_t *id = ids->data;
     te_float *grad = te_grad_sum_buffer(table);
-    if (!grad)
-        return 0;
+    if (!grad) return 0;
     for (int64_t i = 0; i < ids->numel; i++)
         ctx->kernels->add(width, grad + id[i] * width, node->out->grad + i * width,
                           grad + id[i] * width);

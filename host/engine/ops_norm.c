@@ -29,8 +29,12 @@ static te_tensor *te_norm(te_ctx *ctx, int op, const char *name, te_tensor *x, t
         stats[2 * i] = mean;
         stats[2 * i + 1] = rstd;
     }
-    te_node node = {.op = op, .n_in = bias ? 3 : 2, .in = {x, gain, bias}, .n_float = 1,
-                    .floats = {eps}, .saved = {stats}};
+    te_node node = {.op = op,
+                    .n_in = bias ? 3 : 2,
+                    .in = {x, gain, bias},
+                    .n_float = 1,
+                    .floats = {eps},
+                    .saved = {stats}};
     return te_record(ctx, &node, y);
 }
 
@@ -51,10 +55,8 @@ static int te_norm_backward(te_ctx *ctx, te_node *node) {
     for (int64_t i = 0; i < rows; i++) {
         const te_float *row = te_values(x) + i * n, *dy_row = dy + i * n;
         te_norm_back c = {.mean = stats[2 * i], .rstd = stats[2 * i + 1]};
-        if (dgain)
-            kernels->gain_back(n, c.mean, c.rstd, row, dy_row, dgain);
-        if (dbias)
-            kernels->add(n, dbias, dy_row, dbias);
+        if (dgain) kernels->gain_back(n, c.mean, c.rstd, row, dy_row, dgain);
+        if (dbias) kernels->add(n, dbias, dy_row, dbias);
         if (dx) {
             te_float with_gain, with_x;
             kernels->norm_sums(n, c.mean, row, te_values(gain), dy_row, &with_gain, &with_x);
@@ -71,7 +73,6 @@ te_tensor *te_rmsnorm(te_ctx *ctx, te_tensor *x, te_tensor *gain, double eps) {
 }
 
 te_tensor *te_layernorm(te_ctx *ctx, te_tensor *x, te_tensor *gain, te_tensor *bias, double eps) {
-    if (!te_check_optional(ctx, "layernorm", "bias", bias))
-        return NULL;
+    if (!te_check_optional(ctx, "layernorm", "bias", bias)) return NULL;
     return te_norm(ctx, TE_OP_LAYERNORM, "layernorm", x, gain, bias, eps);
 }

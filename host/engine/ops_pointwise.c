@@ -5,10 +5,9 @@
 /* ---- Sum and product; b is repeated over the leading dimensions of a ---- */
 
 static int te_check_repeated(te_ctx *ctx, const char *op, te_tensor *a, te_tensor *b) {
-    if (!te_check_float(ctx, op, "a", a) || !te_check_float(ctx, op, "b", b))
-        return 0;
-    if (b->ndim <= a->ndim && !memcmp(a->shape + (a->ndim - b->ndim), b->shape,
-                                      (size_t)b->ndim * sizeof b->shape[0]))
+    if (!te_check_float(ctx, op, "a", a) || !te_check_float(ctx, op, "b", b)) return 0;
+    if (b->ndim <= a->ndim &&
+        !memcmp(a->shape + (a->ndim - b->ndim), b->shape, (size_t)b->ndim * sizeof b->shape[0]))
         return 1;
     te_fail_shapes(ctx, op, "a", a, "b", b, "b needs the shape of a or its last dimensions");
     return 0;
@@ -18,11 +17,9 @@ static te_tensor *te_pointwise_pair(te_ctx *ctx, int op, const char *name,
                                     void (*kernel)(int64_t, const te_float *, const te_float *,
                                                    te_float *),
                                     te_tensor *a, te_tensor *b) {
-    if (!te_check_repeated(ctx, name, a, b))
-        return NULL;
+    if (!te_check_repeated(ctx, name, a, b)) return NULL;
     te_tensor *y = te_tensor_like(ctx, a);
-    if (!y)
-        return NULL;
+    if (!y) return NULL;
     for (int64_t i = 0; i < a->numel; i += b->numel)
         kernel(b->numel, te_values(a) + i, te_values(b), te_values(y) + i);
     te_node node = {.op = op, .n_in = 2, .in = {a, b}};
@@ -36,17 +33,12 @@ te_tensor *te_add(te_ctx *ctx, te_tensor *a, te_tensor *b) {
 static int te_add_backward(te_ctx *ctx, te_node *node) {
     te_tensor *a = node->in[0], *b = node->in[1];
     const te_float *dy = node->out->grad;
-    if (!te_pass_grad(ctx, a, dy))
-        return 0;
-    if (a->numel == b->numel)
-        return te_pass_grad(ctx, b, dy);
-    if (!b->requires_grad)
-        return 1;
+    if (!te_pass_grad(ctx, a, dy)) return 0;
+    if (a->numel == b->numel) return te_pass_grad(ctx, b, dy);
+    if (!b->requires_grad) return 1;
     te_float *db = te_grad_sum_buffer(b);
-    if (!db)
-        return 0;
-    for (int64_t i = 0; i < a->numel; i += b->numel)
-        ctx->kernels->add(b->numel, db, dy + i, db);
+    if (!db) return 0;
+    for (int64_t i = 0; i < a->numel; i += b->numel) ctx->kernels->add(b->numel, db, dy + i, db);
     return 1;
 }
 
@@ -63,10 +55,8 @@ static int te_mul_backward(te_ctx *ctx, te_node *node) {
         (b->requires_grad && !(db = te_grad_sum_buffer(b))))
         return 0;
     for (int64_t i = 0; i < a->numel; i += b->numel) {
-        if (da)
-            ctx->kernels->mul_add(b->numel, dy + i, te_values(b), da + i);
-        if (db)
-            ctx->kernels->mul_add(b->numel, dy + i, te_values(a) + i, db);
+        if (da) ctx->kernels->mul_add(b->numel, dy + i, te_values(b), da + i);
+        if (db) ctx->kernels->mul_add(b->numel, dy + i, te_values(a) + i, db);
     }
     return 1;
 }
@@ -75,8 +65,7 @@ static int te_mul_backward(te_ctx *ctx, te_node *node) {
 
 te_tensor *te_scale(te_ctx *ctx, te_tensor *x, double factor) {
     te_tensor *y = te_check_float(ctx, "scale", "x", x) ? te_tensor_like(ctx, x) : NULL;
-    if (!y)
-        return NULL;
+    if (!y) return NULL;
     ctx->kernels->scale(x->numel, (te_float)factor, te_values(x), te_values(y));
     te_node node = {.op = TE_OP_SCALE, .n_in = 1, .in = {x}, .n_float = 1, .floats = {factor}};
     return te_record(ctx, &node, y);
@@ -84,8 +73,7 @@ te_tensor *te_scale(te_ctx *ctx, te_tensor *x, double factor) {
 
 static int te_scale_backward(te_ctx *ctx, te_node *node) {
     te_float *dx = te_grad_sum_buffer(node->in[0]);
-    if (!dx)
-        return 0;
+    if (!dx) return 0;
     ctx->kernels->axpy(node->out->numel, (te_float)node->floats[0], node->out->grad, dx);
     return 1;
 }
@@ -94,8 +82,7 @@ static te_tensor *te_activation(te_ctx *ctx, int op, const char *name,
                                 void (*kernel)(int64_t, const te_float *, te_float *),
                                 te_tensor *x) {
     te_tensor *y = te_check_float(ctx, name, "x", x) ? te_tensor_like(ctx, x) : NULL;
-    if (!y)
-        return NULL;
+    if (!y) return NULL;
     kernel(x->numel, te_values(x), te_values(y));
     te_node node = {.op = op, .n_in = 1, .in = {x}};
     return te_record(ctx, &node, y);
@@ -105,8 +92,7 @@ static int te_activation_backward(te_ctx *ctx, te_node *node) {
     te_tensor *x = node->in[0];
     int accumulate = 0;
     te_float *dx = te_grad_buffer(x, &accumulate);
-    if (!dx)
-        return 0;
+    if (!dx) return 0;
     switch (node->op) {
     case TE_OP_RELU:
         ctx->kernels->relu_back(x->numel, te_values(x), node->out->grad, dx, accumulate);
@@ -140,8 +126,7 @@ te_tensor *te_swiglu(te_ctx *ctx, te_tensor *a, te_tensor *b) {
     if (!te_same_shape(a, b))
         return te_fail_shapes(ctx, "swiglu", "a", a, "b", b, "needs equal shapes");
     te_tensor *y = te_tensor_like(ctx, a);
-    if (!y)
-        return NULL;
+    if (!y) return NULL;
     ctx->kernels->swiglu(a->numel, te_values(a), te_values(b), te_values(y));
     te_node node = {.op = TE_OP_SWIGLU, .n_in = 2, .in = {a, b}};
     return te_record(ctx, &node, y);

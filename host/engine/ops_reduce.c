@@ -15,8 +15,7 @@ te_tensor *te_mean_pool(te_ctx *ctx, te_tensor *x) {
     memcpy(shape, x->shape, sizeof shape);
     shape[x->ndim - 2] = width;
     te_tensor *y = te_tensor_new(ctx, TE_DTYPE_FLOAT, x->ndim - 1, shape);
-    if (!y)
-        return NULL;
+    if (!y) return NULL;
     te_clear_floats(te_values(y), y->numel);
     for (int64_t i = 0; i < te_rows(x); i++) {
         te_float *row = te_values(y) + i / time * width;
@@ -31,11 +30,10 @@ static int te_mean_pool_backward(te_ctx *ctx, te_node *node) {
     te_tensor *x = node->in[0];
     const int64_t time = x->shape[x->ndim - 2], width = te_width(x);
     te_float *dx = te_grad_sum_buffer(x);
-    if (!dx)
-        return 0;
+    if (!dx) return 0;
     for (int64_t i = 0; i < te_rows(x); i++)
-        ctx->kernels->axpy(width, (te_float)1 / (te_float)time,
-                           node->out->grad + i / time * width, dx + i * width);
+        ctx->kernels->axpy(width, (te_float)1 / (te_float)time, node->out->grad + i / time * width,
+                           dx + i * width);
     return 1;
 }
 
@@ -45,8 +43,7 @@ te_tensor *te_softmax(te_ctx *ctx, te_tensor *x) {
     if (!te_check_float(ctx, "softmax", "x", x) || !te_check_dims(ctx, "softmax", "x", x, 1))
         return NULL;
     te_tensor *y = te_tensor_like(ctx, x);
-    if (!y)
-        return NULL;
+    if (!y) return NULL;
     const int64_t n = te_width(x);
     for (int64_t i = 0; i < te_rows(x); i++) {
         te_float *row = te_values(y) + i * n, largest;
@@ -63,8 +60,7 @@ static int te_softmax_backward(te_ctx *ctx, te_node *node) {
     const int64_t n = te_width(x);
     int accumulate = 0;
     te_float *dx = te_grad_buffer(x, &accumulate);
-    if (!dx)
-        return 0;
+    if (!dx) return 0;
     for (int64_t i = 0; i < te_rows(x); i++) {
         const te_float *y = te_values(node->out) + i * n, *dy = node->out->grad + i * n;
         te_float inner = ctx->kernels->dot(n, y, dy);
@@ -99,8 +95,7 @@ static int te_check_labels(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
 
 te_tensor *te_cross_entropy(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
                             int64_t ignore_index) {
-    if (!te_check_labels(ctx, logits, labels, ignore_index))
-        return NULL;
+    if (!te_check_labels(ctx, logits, labels, ignore_index)) return NULL;
     const int64_t n = te_width(logits);
     const int32_t *label = labels->data;
     te_tensor *loss = te_tensor_new(ctx, TE_DTYPE_FLOAT, 0, NULL);
@@ -116,14 +111,17 @@ te_tensor *te_cross_entropy(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
         const te_float *row = te_values(logits) + i * n;
         te_float largest, sum = ctx->kernels->exp_row(n, 1, row, p + i * n, &largest);
         ctx->kernels->scale(n, (te_float)1 / sum, p + i * n, p + i * n);
-        if (label[i] == ignore_index)
-            continue;
+        if (label[i] == ignore_index) continue;
         total += (double)largest - (double)row[label[i]] + log((double)sum);
         count++;
     }
     te_values(loss)[0] = (te_float)(count ? total / (double)count : 0);
-    te_node node = {.op = TE_OP_CROSS_ENTROPY, .n_in = 2, .in = {logits, labels}, .n_int = 1,
-                    .ints = {ignore_index}, .saved = {p}};
+    te_node node = {.op = TE_OP_CROSS_ENTROPY,
+                    .n_in = 2,
+                    .in = {logits, labels},
+                    .n_int = 1,
+                    .ints = {ignore_index},
+                    .saved = {p}};
     return te_record(ctx, &node, loss);
 }
 
@@ -134,15 +132,12 @@ static int te_cross_entropy_backward(te_ctx *ctx, te_node *node) {
     const int32_t *label = labels->data;
     const te_float *p = node->saved[0];
     int64_t count = 0;
-    for (int64_t i = 0; i < labels->numel; i++)
-        count += label[i] != ignore_index;
+    for (int64_t i = 0; i < labels->numel; i++) count += label[i] != ignore_index;
     te_float *grad = te_grad_sum_buffer(logits);
-    if (!grad)
-        return 0;
+    if (!grad) return 0;
     const te_float share = count ? node->out->grad[0] / (te_float)count : 0;
     for (int64_t i = 0; i < labels->numel; i++) {
-        if (label[i] == ignore_index)
-            continue;
+        if (label[i] == ignore_index) continue;
         ctx->kernels->axpy(n, share, p + i * n, grad + i * n);
         grad[i * n + label[i]] -= share;
     }
@@ -152,13 +147,11 @@ static int te_cross_entropy_backward(te_ctx *ctx, te_node *node) {
 /* ---- Mean squared error ---- */
 
 te_tensor *te_mse(te_ctx *ctx, te_tensor *a, te_tensor *b) {
-    if (!te_check_float(ctx, "mse", "a", a) || !te_check_float(ctx, "mse", "b", b))
-        return NULL;
+    if (!te_check_float(ctx, "mse", "a", a) || !te_check_float(ctx, "mse", "b", b)) return NULL;
     if (!te_same_shape(a, b) || a->numel == 0)
         return te_fail_shapes(ctx, "mse", "a", a, "b", b, "needs equal shapes that are not empty");
     te_tensor *loss = te_tensor_new(ctx, TE_DTYPE_FLOAT, 0, NULL);
-    if (!loss)
-        return NULL;
+    if (!loss) return NULL;
     double total = 0;
     for (int64_t i = 0; i < a->numel; i++) {
         double difference = (double)te_values(a)[i] - (double)te_values(b)[i];
@@ -176,11 +169,9 @@ static int te_mse_backward(te_ctx *ctx, te_node *node) {
     for (int side = 0; side < 2; side++) {
         te_tensor *t = side ? b : a;
         const te_float factor = side ? -share : share;
-        if (!t->requires_grad)
-            continue;
+        if (!t->requires_grad) continue;
         te_float *grad = te_grad_sum_buffer(t);
-        if (!grad)
-            return 0;
+        if (!grad) return 0;
         ctx->kernels->axpy(a->numel, factor, te_values(a), grad);
         ctx->kernels->axpy(a->numel, -factor, te_values(b), grad);
     }
@@ -215,8 +206,7 @@ te_tensor *te_reshape(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape)
                        "for",
                        te_shape_text(x, from), (long long)x->numel, ndim);
     te_tensor *y = te_tensor_view(x, ndim, dims);
-    if (!y)
-        return NULL;
+    if (!y) return NULL;
     te_node node = {.op = TE_OP_RESHAPE, .n_in = 1, .in = {x}, .n_int = ndim};
     memcpy(node.ints, dims, sizeof dims);
     return te_record(ctx, &node, y);

@@ -21,8 +21,7 @@ struct te_optim {
 
 static te_optim *te_optim_new(te_ctx *ctx, const te_optim *settings) {
     te_optim *optim = te_alloc(ctx, sizeof *optim);
-    if (!optim)
-        return NULL;
+    if (!optim) return NULL;
     *optim = *settings;
     optim->ctx = ctx;
     ctx->live++;
@@ -35,20 +34,25 @@ te_optim *te_sgd(te_ctx *ctx, double momentum, double weight_decay) {
 }
 
 te_optim *te_adam(te_ctx *ctx, double beta1, double beta2, double eps, double weight_decay) {
-    te_optim settings = {.kind = TE_OPTIM_ADAM, .beta1 = beta1, .beta2 = beta2, .eps = eps,
+    te_optim settings = {.kind = TE_OPTIM_ADAM,
+                         .beta1 = beta1,
+                         .beta2 = beta2,
+                         .eps = eps,
                          .weight_decay = weight_decay};
     return te_optim_new(ctx, &settings);
 }
 
 te_optim *te_adamw(te_ctx *ctx, double beta1, double beta2, double eps, double weight_decay) {
-    te_optim settings = {.kind = TE_OPTIM_ADAMW, .beta1 = beta1, .beta2 = beta2, .eps = eps,
+    te_optim settings = {.kind = TE_OPTIM_ADAMW,
+                         .beta1 = beta1,
+                         .beta2 = beta2,
+                         .eps = eps,
                          .weight_decay = weight_decay};
     return te_optim_new(ctx, &settings);
 }
 
 void te_optim_free(te_optim *optim) {
-    if (!optim)
-        return;
+    if (!optim) return;
     te_ctx *ctx = optim->ctx;
     for (int64_t i = 0; i < optim->count; i++) {
         te_release(optim->entries[i].param);
@@ -63,14 +67,11 @@ void te_optim_free(te_optim *optim) {
 /* ---- Parameters ---- */
 
 static int te_optim_reserve(te_optim *optim) {
-    if (optim->count < optim->capacity)
-        return 1;
+    if (optim->count < optim->capacity) return 1;
     int64_t wanted = optim->capacity ? 2 * optim->capacity : 32;
     te_optim_entry *grown = te_alloc(optim->ctx, wanted * (int64_t)sizeof *grown);
-    if (!grown)
-        return 0;
-    if (optim->count)
-        memcpy(grown, optim->entries, (size_t)optim->count * sizeof *grown);
+    if (!grown) return 0;
+    if (optim->count) memcpy(grown, optim->entries, (size_t)optim->count * sizeof *grown);
     te_free(optim->ctx, optim->entries);
     optim->entries = grown;
     optim->capacity = wanted;
@@ -79,14 +80,12 @@ static int te_optim_reserve(te_optim *optim) {
 
 te_status te_optim_add(te_optim *optim, te_tensor *param, int decay) {
     te_ctx *ctx = optim->ctx;
-    if (!te_check_float(ctx, "optim_add", "param", param))
-        return ctx->status;
+    if (!te_check_float(ctx, "optim_add", "param", param)) return ctx->status;
     if (param->node >= 0) {
         te_fail(ctx, TE_ERR_STATE, "optim_add: the parameter is a result of an operation");
         return ctx->status;
     }
-    if (!te_optim_reserve(optim))
-        return ctx->status;
+    if (!te_optim_reserve(optim)) return ctx->status;
     te_optim_entry entry = {.decay = decay != 0};
     for (int slot = 0; slot < (optim->kind == TE_OPTIM_SGD ? 1 : 2); slot++) {
         entry.state[slot] = te_alloc_floats(ctx, param->numel);
@@ -101,7 +100,9 @@ te_status te_optim_add(te_optim *optim, te_tensor *param, int decay) {
     return TE_OK;
 }
 
-int64_t te_optim_count(const te_optim *optim) { return optim->count; }
+int64_t te_optim_count(const te_optim *optim) {
+    return optim->count;
+}
 
 te_tensor *te_optim_param(const te_optim *optim, int64_t i) {
     return i >= 0 && i < optim->count ? optim->entries[i].param : NULL;
@@ -112,12 +113,15 @@ te_float *te_optim_state(te_optim *optim, int64_t i, int slot) {
                                                                   : NULL;
 }
 
-int64_t te_optim_steps(const te_optim *optim) { return optim->steps; }
-void te_optim_set_steps(te_optim *optim, int64_t steps) { optim->steps = steps; }
+int64_t te_optim_steps(const te_optim *optim) {
+    return optim->steps;
+}
+void te_optim_set_steps(te_optim *optim, int64_t steps) {
+    optim->steps = steps;
+}
 
 void te_optim_zero_grad(te_optim *optim) {
-    for (int64_t i = 0; i < optim->count; i++)
-        te_zero_grad(optim->entries[i].param);
+    for (int64_t i = 0; i < optim->count; i++) te_zero_grad(optim->entries[i].param);
 }
 
 /* ---- Steps ---- */
@@ -129,8 +133,7 @@ static void te_sgd_update(te_optim *optim, te_optim_entry *entry, double lr) {
     const int64_t n = entry->param->numel;
     kernels->scale(n, (te_float)optim->beta1, buffer, buffer);
     kernels->add(n, buffer, entry->param->grad, buffer);
-    if (entry->decay)
-        kernels->axpy(n, (te_float)optim->weight_decay, param, buffer);
+    if (entry->decay) kernels->axpy(n, (te_float)optim->weight_decay, param, buffer);
     kernels->axpy(n, (te_float)-lr, buffer, param);
 }
 
@@ -140,16 +143,15 @@ static void te_adam_update(te_optim *optim, te_optim_entry *entry, double lr) {
     const double decay = entry->decay ? optim->weight_decay : 0;
     const int decoupled = optim->kind == TE_OPTIM_ADAMW;
     const double t = (double)optim->steps;
-    te_adam_step step = {
-        .beta1 = (te_float)optim->beta1,
-        .beta2 = (te_float)optim->beta2,
-        .rest1 = (te_float)(1 - optim->beta1),
-        .rest2 = (te_float)(1 - optim->beta2),
-        .rate = (te_float)(lr / (1 - pow(optim->beta1, t))),
-        .root_correction = (te_float)(1 / sqrt(1 - pow(optim->beta2, t))),
-        .eps = (te_float)optim->eps,
-        .keep = (te_float)(decoupled ? 1 - lr * decay : 1),
-        .l2 = (te_float)(decoupled ? 0 : decay)};
+    te_adam_step step = {.beta1 = (te_float)optim->beta1,
+                         .beta2 = (te_float)optim->beta2,
+                         .rest1 = (te_float)(1 - optim->beta1),
+                         .rest2 = (te_float)(1 - optim->beta2),
+                         .rate = (te_float)(lr / (1 - pow(optim->beta1, t))),
+                         .root_correction = (te_float)(1 / sqrt(1 - pow(optim->beta2, t))),
+                         .eps = (te_float)optim->eps,
+                         .keep = (te_float)(decoupled ? 1 - lr * decay : 1),
+                         .l2 = (te_float)(decoupled ? 0 : decay)};
     optim->ctx->kernels->adam(entry->param->numel, &step, entry->param->grad,
                               te_values(entry->param), entry->state[0], entry->state[1]);
 }
@@ -162,8 +164,7 @@ te_status te_optim_step(te_optim *optim, double lr) {
     optim->steps++;
     for (int64_t i = 0; i < optim->count; i++) {
         te_optim_entry *entry = &optim->entries[i];
-        if (!entry->param->grad_set)
-            continue;
+        if (!entry->param->grad_set) continue;
         if (optim->kind == TE_OPTIM_SGD)
             te_sgd_update(optim, entry, lr);
         else
@@ -177,27 +178,22 @@ double te_clip_grad_norm(te_optim *optim, double max_norm) {
     double total = 0;
     for (int64_t i = 0; i < optim->count; i++) {
         const te_tensor *param = optim->entries[i].param;
-        if (param->grad_set)
-            total += (double)kernels->sum_squares(param->numel, 0, param->grad);
+        if (param->grad_set) total += (double)kernels->sum_squares(param->numel, 0, param->grad);
     }
     const double norm = sqrt(total);
-    if (!isfinite(norm) || norm <= max_norm)
-        return norm;
+    if (!isfinite(norm) || norm <= max_norm) return norm;
     const te_float factor = (te_float)(max_norm / norm);
     for (int64_t i = 0; i < optim->count; i++) {
         const te_tensor *param = optim->entries[i].param;
-        if (param->grad_set)
-            kernels->scale(param->numel, factor, param->grad, param->grad);
+        if (param->grad_set) kernels->scale(param->numel, factor, param->grad, param->grad);
     }
     return norm;
 }
 
 double te_lr_cosine(int64_t step, int64_t warmup, int64_t total, double lr, double floor) {
     const double pi = 3.141592653589793;
-    if (step < warmup)
-        return lr * (double)(step + 1) / (double)warmup;
-    if (step >= total)
-        return floor;
+    if (step < warmup) return lr * (double)(step + 1) / (double)warmup;
+    if (step >= total) return floor;
     double progress = (double)(step - warmup) / (double)(total - warmup);
     return floor + (lr - floor) * 0.5 * (1 + cos(pi * progress));
 }

@@ -12,10 +12,16 @@ void te_seed(te_ctx *ctx, uint64_t seed) {
     }
 }
 
-void te_rng_state(const te_ctx *ctx, uint64_t state[4]) { memcpy(state, ctx->rng, 32); }
-void te_rng_set_state(te_ctx *ctx, const uint64_t state[4]) { memcpy(ctx->rng, state, 32); }
+void te_rng_state(const te_ctx *ctx, uint64_t state[4]) {
+    memcpy(state, ctx->rng, 32);
+}
+void te_rng_set_state(te_ctx *ctx, const uint64_t state[4]) {
+    memcpy(ctx->rng, state, 32);
+}
 
-static uint64_t te_rotate_left(uint64_t x, int bits) { return (x << bits) | (x >> (64 - bits)); }
+static uint64_t te_rotate_left(uint64_t x, int bits) {
+    return (x << bits) | (x >> (64 - bits));
+}
 
 uint64_t te_random_u64(te_ctx *ctx) {
     uint64_t *s = ctx->rng;
@@ -43,8 +49,7 @@ double te_random_normal(te_ctx *ctx) {
 }
 
 static te_status te_expect_float(te_tensor *t, const char *what) {
-    if (t->dtype == TE_DTYPE_FLOAT)
-        return TE_OK;
+    if (t->dtype == TE_DTYPE_FLOAT) return TE_OK;
     te_fail(t->ctx, TE_ERR_TYPE, "%s: needs a float tensor, got int32", what);
     return TE_ERR_TYPE;
 }
@@ -61,8 +66,7 @@ te_status te_fill(te_tensor *t, double value) {
 
 te_status te_fill_uniform(te_tensor *t, double low, double high) {
     te_status status = te_expect_float(t, "fill_uniform");
-    if (status != TE_OK)
-        return status;
+    if (status != TE_OK) return status;
     te_float *data = t->data;
     for (int64_t i = 0; i < t->numel; i++)
         data[i] = (te_float)(low + (high - low) * te_random_uniform(t->ctx));
@@ -71,8 +75,7 @@ te_status te_fill_uniform(te_tensor *t, double low, double high) {
 
 te_status te_fill_normal(te_tensor *t, double mean, double deviation) {
     te_status status = te_expect_float(t, "fill_normal");
-    if (status != TE_OK)
-        return status;
+    if (status != TE_OK) return status;
     te_float *data = t->data;
     for (int64_t i = 0; i < t->numel; i++)
         data[i] = (te_float)(mean + deviation * te_random_normal(t->ctx));
@@ -95,8 +98,7 @@ static te_status te_fans(te_tensor *t, const char *what, double *fan_in, double 
 te_status te_init_kaiming(te_tensor *t, double gain) {
     double fan_in = 1, fan_out = 1;
     te_status status = te_fans(t, "init_kaiming", &fan_in, &fan_out);
-    if (status != TE_OK)
-        return status;
+    if (status != TE_OK) return status;
     double bound = gain * sqrt(3.0 / fan_in);
     return te_fill_uniform(t, -bound, bound);
 }
@@ -104,8 +106,7 @@ te_status te_init_kaiming(te_tensor *t, double gain) {
 te_status te_init_xavier(te_tensor *t, double gain) {
     double fan_in = 1, fan_out = 1;
     te_status status = te_fans(t, "init_xavier", &fan_in, &fan_out);
-    if (status != TE_OK)
-        return status;
+    if (status != TE_OK) return status;
     double bound = gain * sqrt(6.0 / (fan_in + fan_out));
     return te_fill_uniform(t, -bound, bound);
 }

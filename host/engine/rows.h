@@ -2,8 +2,8 @@
  * Each handles any n; the last, incomplete vector is loaded with harmless values. */
 
 /* for each vector of a row: i is its first element, left the number of elements from there */
-#define TE_EACH_VECTOR for (int64_t i = 0, left = n; i < n; i += V(lanes), left -= V(lanes))
-#define TE_AT(pointer) V(load_n)((pointer) + i, left)
+#define TE_EACH_VECTOR         for (int64_t i = 0, left = n; i < n; i += V(lanes), left -= V(lanes))
+#define TE_AT(pointer)         V(load_n)((pointer) + i, left)
 #define TE_PUT(pointer, value) V(store_n)((pointer) + i, value, left)
 
 static TE_TARGET void V(add)(int64_t n, const te_float *a, const te_float *b, te_float *y) {
@@ -136,10 +136,8 @@ static TE_TARGET void V(swiglu_back)(int64_t n, const te_float *a, const te_floa
         V(vec) v = TE_AT(a), s = V(sigmoid)(v), d = TE_AT(dy);
         V(vec) to_b = d * v * s;
         V(vec) to_a = d * TE_AT(b) * s * (one + v * (one - s));
-        if (da)
-            TE_PUT(da, accumulate_a ? to_a + TE_AT(da) : to_a);
-        if (db)
-            TE_PUT(db, accumulate_b ? to_b + TE_AT(db) : to_b);
+        if (da) TE_PUT(da, accumulate_a ? to_a + TE_AT(da) : to_a);
+        if (db) TE_PUT(db, accumulate_b ? to_b + TE_AT(db) : to_b);
     }
 }
 

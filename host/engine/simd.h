@@ -3,7 +3,7 @@
  * for compilers without vector extensions). Everything is written in the vector extensions that
  * GCC and clang share, which keeps <immintrin.h> and its compile time out. */
 
-#define V(name) TE_JOIN(name, TE_SUFFIX)
+#define V(name)   TE_JOIN(name, TE_SUFFIX)
 #define TE_INLINE static inline TE_TARGET TE_ALWAYS_INLINE
 
 #if TE_VECTOR_BYTES
@@ -13,62 +13,87 @@ typedef te_float V(vec_unaligned)
     __attribute__((vector_size(TE_VECTOR_BYTES), aligned(sizeof(te_float)), may_alias));
 typedef te_int V(ivec) __attribute__((vector_size(TE_VECTOR_BYTES)));
 
-TE_INLINE V(vec) V(set)(te_float x) { return x - (V(vec)){0}; }
-TE_INLINE V(vec) V(load)(const te_float *p) { return *(const V(vec_unaligned) *)p; }
-TE_INLINE void V(store)(te_float *p, V(vec) v) { *(V(vec_unaligned) *)p = v; }
+TE_INLINE V(vec) V(set)(te_float x) {
+    return x - (V(vec)){0};
+}
+TE_INLINE V(vec) V(load)(const te_float *p) {
+    return *(const V(vec_unaligned) *)p;
+}
+TE_INLINE void V(store)(te_float *p, V(vec) v) {
+    *(V(vec_unaligned) *)p = v;
+}
 
 TE_INLINE V(vec) V(select)(V(ivec) mask, V(vec) yes, V(vec) no) {
     return (V(vec))((mask & (V(ivec))yes) | (~mask & (V(ivec))no));
 }
 /* Both keep a NaN in their first argument. */
-TE_INLINE V(vec) V(max)(V(vec) a, V(vec) b) { return V(select)(b > a, b, a); }
-TE_INLINE V(vec) V(min)(V(vec) a, V(vec) b) { return V(select)(b < a, b, a); }
-TE_INLINE V(vec) V(abs)(V(vec) a) { return V(max)(a, -a); }
+TE_INLINE V(vec) V(max)(V(vec) a, V(vec) b) {
+    return V(select)(b > a, b, a);
+}
+TE_INLINE V(vec) V(min)(V(vec) a, V(vec) b) {
+    return V(select)(b < a, b, a);
+}
+TE_INLINE V(vec) V(abs)(V(vec) a) {
+    return V(max)(a, -a);
+}
 
 /* Reductions go through the lanes in order, so that they are the same on every run. */
 TE_INLINE te_float V(sum)(V(vec) v) {
     te_float total = 0;
-    for (int i = 0; i < V(lanes); i++)
-        total += v[i];
+    for (int i = 0; i < V(lanes); i++) total += v[i];
     return total;
 }
 TE_INLINE te_float V(largest)(V(vec) v) {
     te_float result = v[0];
-    for (int i = 1; i < V(lanes); i++)
-        result = v[i] > result ? v[i] : result;
+    for (int i = 1; i < V(lanes); i++) result = v[i] > result ? v[i] : result;
     return result;
 }
 
 /* The first n < lanes elements; the other lanes get `fill`. */
 TE_INLINE V(vec) V(load_part)(const te_float *p, int64_t n, te_float fill) {
     V(vec) v = V(set)(fill);
-    for (int64_t i = 0; i < n; i++)
-        v[i] = p[i];
+    for (int64_t i = 0; i < n; i++) v[i] = p[i];
     return v;
 }
 TE_INLINE void V(store_part)(te_float *p, V(vec) v, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        p[i] = v[i];
+    for (int64_t i = 0; i < n; i++) p[i] = v[i];
 }
 #else
 enum { V(lanes) = 1 };
 typedef te_float V(vec);
 
-TE_INLINE V(vec) V(set)(te_float x) { return x; }
-TE_INLINE V(vec) V(load)(const te_float *p) { return *p; }
-TE_INLINE void V(store)(te_float *p, V(vec) v) { *p = v; }
-TE_INLINE V(vec) V(select)(int mask, V(vec) yes, V(vec) no) { return mask ? yes : no; }
-TE_INLINE V(vec) V(max)(V(vec) a, V(vec) b) { return b > a ? b : a; }
-TE_INLINE V(vec) V(min)(V(vec) a, V(vec) b) { return b < a ? b : a; }
-TE_INLINE V(vec) V(abs)(V(vec) a) { return a < 0 ? -a : a; }
-TE_INLINE te_float V(sum)(V(vec) v) { return v; }
-TE_INLINE te_float V(largest)(V(vec) v) { return v; }
+TE_INLINE V(vec) V(set)(te_float x) {
+    return x;
+}
+TE_INLINE V(vec) V(load)(const te_float *p) {
+    return *p;
+}
+TE_INLINE void V(store)(te_float *p, V(vec) v) {
+    *p = v;
+}
+TE_INLINE V(vec) V(select)(int mask, V(vec) yes, V(vec) no) {
+    return mask ? yes : no;
+}
+TE_INLINE V(vec) V(max)(V(vec) a, V(vec) b) {
+    return b > a ? b : a;
+}
+TE_INLINE V(vec) V(min)(V(vec) a, V(vec) b) {
+    return b < a ? b : a;
+}
+TE_INLINE V(vec) V(abs)(V(vec) a) {
+    return a < 0 ? -a : a;
+}
+TE_INLINE te_float V(sum)(V(vec) v) {
+    return v;
+}
+TE_INLINE te_float V(largest)(V(vec) v) {
+    return v;
+}
 TE_INLINE V(vec) V(load_part)(const te_float *p, int64_t n, te_float fill) {
     return n > 0 ? *p : fill;
 }
 TE_INLINE void V(store_part)(te_float *p, V(vec) v, int64_t n) {
-    if (n > 0)
-        *p = v;
+    if (n > 0) *p = v;
 }
 #endif
 
@@ -76,7 +101,9 @@ TE_INLINE void V(store_part)(te_float *p, V(vec) v, int64_t n) {
 TE_INLINE V(vec) V(load_fill)(const te_float *p, int64_t n, te_float fill) {
     return n >= V(lanes) ? V(load)(p) : V(load_part)(p, n, fill);
 }
-TE_INLINE V(vec) V(load_n)(const te_float *p, int64_t n) { return V(load_fill)(p, n, 0); }
+TE_INLINE V(vec) V(load_n)(const te_float *p, int64_t n) {
+    return V(load_fill)(p, n, 0);
+}
 TE_INLINE void V(store_n)(te_float *p, V(vec) v, int64_t n) {
     if (n >= V(lanes))
         V(store)(p, v);
@@ -98,8 +125,7 @@ TE_INLINE V(vec) V(sqrt)(V(vec) a) {
 #if defined(TE_GCC_SQUARE_ROOT) && !defined(__clang__)
     return TE_GCC_SQUARE_ROOT(a);
 #elif TE_VECTOR_BYTES
-    for (int i = 0; i < V(lanes); i++)
-        a[i] = te_sqrt(a[i]);
+    for (int i = 0; i < V(lanes); i++) a[i] = te_sqrt(a[i]);
     return a;
 #else
     return te_sqrt(a);
@@ -132,12 +158,13 @@ TE_INLINE V(vec) V(exp)(V(vec) a) {
     /* The low bits of `shifted` hold n; moved to the exponent they multiply by 2^n. */
     return (V(vec))((V(ivec))p + ((V(ivec))shifted << 23));
 #elif TE_VECTOR_BYTES
-    for (int i = 0; i < V(lanes); i++)
-        a[i] = te_exp(a[i]);
+    for (int i = 0; i < V(lanes); i++) a[i] = te_exp(a[i]);
     return a;
 #else
     return te_exp(a);
 #endif
 }
 
-TE_INLINE V(vec) V(sigmoid)(V(vec) a) { return V(set)(1) / (V(set)(1) + V(exp)(-a)); }
+TE_INLINE V(vec) V(sigmoid)(V(vec) a) {
+    return V(set)(1) / (V(set)(1) + V(exp)(-a));
+}

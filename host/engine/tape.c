@@ -5,8 +5,7 @@ static int te_backward_node(te_ctx *ctx, te_node *node);
 
 /* Makes room for one more element in a growing array; 0 on failure. */
 static int te_reserve(te_ctx *ctx, void **array, int64_t count, int64_t *capacity, size_t size) {
-    if (count < *capacity)
-        return 1;
+    if (count < *capacity) return 1;
     if (ctx->fail_in >= 0 && ctx->fail_in-- == 0) {
         te_fail(ctx, TE_ERR_MEMORY, "out of memory (failure injected by a test)");
         return 0;
@@ -23,8 +22,7 @@ static int te_reserve(te_ctx *ctx, void **array, int64_t count, int64_t *capacit
 }
 
 static void te_free_saved(te_ctx *ctx, te_node *node) {
-    for (int i = 0; i < TE_MAX_SAVED; i++)
-        te_free(ctx, node->saved[i]);
+    for (int i = 0; i < TE_MAX_SAVED; i++) te_free(ctx, node->saved[i]);
 }
 
 /* Whether an operation on t must keep what its backward pass needs. */
@@ -56,8 +54,7 @@ static te_tensor *te_record(te_ctx *ctx, const te_node *node, te_tensor *out) {
     } else {
         te_free_saved(ctx, &copy);
     }
-    if (!ctx->own_results)
-        ctx->results[ctx->result_count++] = out;
+    if (!ctx->own_results) ctx->results[ctx->result_count++] = out;
     return out;
 }
 
@@ -66,11 +63,9 @@ void te_tape_reset(te_ctx *ctx) {
         te_node *node = &ctx->nodes[i];
         te_free_saved(ctx, node);
         te_release(node->out);
-        for (int k = 0; k < node->n_in; k++)
-            te_release(node->in[k]);
+        for (int k = 0; k < node->n_in; k++) te_release(node->in[k]);
     }
-    for (int64_t i = ctx->result_count - 1; i >= 0; i--)
-        te_release(ctx->results[i]);
+    for (int64_t i = ctx->result_count - 1; i >= 0; i--) te_release(ctx->results[i]);
     ctx->node_count = 0;
     ctx->result_count = 0;
     ctx->tape++;
@@ -83,12 +78,9 @@ void te_tape_reset(te_ctx *ctx) {
 static te_status te_backward_walk(te_ctx *ctx, te_tensor *result) {
     for (int64_t i = result->node; i >= 0; i--) {
         te_node *node = &ctx->nodes[i];
-        if (!node->out->requires_grad || !node->out->grad_set)
-            continue;
-        if (!te_backward_node(ctx, node))
-            return ctx->status;
-        if (!node->out->keep_grad)
-            te_grad_drop(node->out);
+        if (!node->out->requires_grad || !node->out->grad_set) continue;
+        if (!te_backward_node(ctx, node)) return ctx->status;
+        if (!node->out->keep_grad) te_grad_drop(node->out);
     }
     return TE_OK;
 }
@@ -108,8 +100,7 @@ te_status te_backward_from(te_ctx *ctx, te_tensor *result, const te_float *grad)
         return ctx->status;
     }
     te_float *target = te_grad_buffer(result, &accumulate);
-    if (!target)
-        return ctx->status;
+    if (!target) return ctx->status;
     memcpy(target, grad, (size_t)result->numel * sizeof *grad);
     return te_backward_walk(ctx, result);
 }
@@ -130,7 +121,9 @@ static const te_node *te_node_at(const te_ctx *ctx, int64_t node) {
     return node >= 0 && node < ctx->node_count ? &ctx->nodes[node] : NULL;
 }
 
-int64_t te_tape_length(const te_ctx *ctx) { return ctx->node_count; }
+int64_t te_tape_length(const te_ctx *ctx) {
+    return ctx->node_count;
+}
 
 int te_node_op(const te_ctx *ctx, int64_t node) {
     const te_node *n = te_node_at(ctx, node);

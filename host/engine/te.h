@@ -128,7 +128,8 @@ void te_fail_allocation(te_ctx *ctx, int64_t n);
 const char *te_simd(const te_ctx *ctx);
 te_status te_set_simd(te_ctx *ctx, const char *name);
 
-/* ---- Random numbers (xoshiro256++, seeded by splitmix64) ----------------------------------------*/
+/* ---- Random numbers (xoshiro256++, seeded by splitmix64)
+ * ----------------------------------------*/
 
 void te_seed(te_ctx *ctx, uint64_t seed);
 void te_rng_state(const te_ctx *ctx, uint64_t state[4]);
@@ -168,9 +169,9 @@ int te_ndim(const te_tensor *t);
 const int64_t *te_shape(const te_tensor *t);  /* ndim entries */
 const int64_t *te_stride(const te_tensor *t); /* ndim entries, in elements */
 int64_t te_numel(const te_tensor *t);
-te_float *te_data(te_tensor *t);     /* NULL when the tensor is int32 */
-int32_t *te_data_i32(te_tensor *t);  /* NULL when the tensor is float */
-double te_item(const te_tensor *t);  /* the first element */
+te_float *te_data(te_tensor *t);    /* NULL when the tensor is int32 */
+int32_t *te_data_i32(te_tensor *t); /* NULL when the tensor is float */
+double te_item(const te_tensor *t); /* the first element */
 
 /* Gradient: same shape as the tensor, NULL while there is none. The buffer of a leaf lives as long
  * as the tensor. Gradients of intermediate results are given up during te_backward() unless
@@ -217,7 +218,8 @@ te_tensor *te_linear(te_ctx *ctx, te_tensor *x, te_tensor *w, te_tensor *b);
 te_tensor *te_bitlinear(te_ctx *ctx, te_tensor *x, te_tensor *w);
 
 /* The quantisers of te_bitlinear: w[n] -> trits in {-1, 0, 1} and the return value gamma, so that
- * gamma * trits stands for w; x[n] -> int8 and the return value s, so that q * s / 127 stands for x. */
+ * gamma * trits stands for w; x[n] -> int8 and the return value s, so that q * s / 127 stands for
+ * x. */
 te_float te_quantize_ternary(const te_float *w, int64_t n, int8_t *trits);
 te_float te_quantize_int8(const te_float *x, int64_t n, int8_t *q);
 
@@ -253,7 +255,7 @@ te_tensor *te_scale(te_ctx *ctx, te_tensor *x, double factor);
 
 te_tensor *te_relu(te_ctx *ctx, te_tensor *x);
 te_tensor *te_silu(te_ctx *ctx, te_tensor *x);
-te_tensor *te_gelu(te_ctx *ctx, te_tensor *x); /* tanh form (arXiv 1606.08415) */
+te_tensor *te_gelu(te_ctx *ctx, te_tensor *x);    /* tanh form (arXiv 1606.08415) */
 te_tensor *te_softmax(te_ctx *ctx, te_tensor *x); /* over the last dimension */
 
 /* Rows of a table.  table [rows, width], ids int32 [...] -> [..., width] */
@@ -304,7 +306,8 @@ int64_t te_optim_steps(const te_optim *optim);
 void te_optim_set_steps(te_optim *optim, int64_t steps);
 
 /* Rate at a step (from 0) of `total`: rises linearly over `warmup` steps, the last of which has
- * the full rate `lr`, then follows half a cosine down to `floor` at step `total` and stays there. */
+ * the full rate `lr`, then follows half a cosine down to `floor` at step `total` and stays there.
+ */
 double te_lr_cosine(int64_t step, int64_t warmup, int64_t total, double lr, double floor);
 
 /* cdef-end */

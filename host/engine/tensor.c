@@ -6,8 +6,7 @@ static const char *te_shape_text(const te_tensor *t, char text[TE_SHAPE_CHARS]) 
     for (int i = 0; i < t->ndim && used < TE_SHAPE_CHARS; i++)
         used += snprintf(text + used, (size_t)(TE_SHAPE_CHARS - used), i ? ", %lld" : "%lld",
                          (long long)t->shape[i]);
-    if (used < TE_SHAPE_CHARS)
-        snprintf(text + used, (size_t)(TE_SHAPE_CHARS - used), "]");
+    if (used < TE_SHAPE_CHARS) snprintf(text + used, (size_t)(TE_SHAPE_CHARS - used), "]");
     return text;
 }
 
@@ -26,8 +25,7 @@ static te_tensor *te_tensor_frame(te_ctx *ctx, int dtype, int ndim, const int64_
         numel *= shape[i];
     }
     te_tensor *t = te_alloc(ctx, sizeof *t);
-    if (!t)
-        return NULL;
+    if (!t) return NULL;
     memset(t, 0, sizeof *t);
     t->ctx = ctx;
     t->id = ctx->next_id++;
@@ -53,8 +51,7 @@ static int64_t te_data_bytes(const te_tensor *t) {
 /* A tensor whose data is not initialised. */
 static te_tensor *te_tensor_new(te_ctx *ctx, int dtype, int ndim, const int64_t *shape) {
     te_tensor *t = te_tensor_frame(ctx, dtype, ndim, shape);
-    if (!t)
-        return NULL;
+    if (!t) return NULL;
     t->data = te_alloc(ctx, te_data_bytes(t));
     if (!t->data) {
         te_release(t);
@@ -69,16 +66,14 @@ static te_tensor *te_tensor_like(te_ctx *ctx, const te_tensor *t) {
 
 te_tensor *te_zeros(te_ctx *ctx, int dtype, int ndim, const int64_t *shape) {
     te_tensor *t = te_tensor_new(ctx, dtype, ndim, shape);
-    if (t)
-        memset(t->data, 0, (size_t)te_data_bytes(t));
+    if (t) memset(t->data, 0, (size_t)te_data_bytes(t));
     return t;
 }
 
 te_tensor *te_from_data(te_ctx *ctx, int dtype, int ndim, const int64_t *shape, void *data,
                         te_release_fn release, void *owner) {
     te_tensor *t = te_tensor_frame(ctx, dtype, ndim, shape);
-    if (!t)
-        return NULL;
+    if (!t) return NULL;
     t->external = 1;
     t->data = data;
     t->release = release;
@@ -89,8 +84,7 @@ te_tensor *te_from_data(te_ctx *ctx, int dtype, int ndim, const int64_t *shape, 
 /* A tensor of other dimensions over the data of `base`; numel must agree. */
 static te_tensor *te_tensor_view(te_tensor *base, int ndim, const int64_t *shape) {
     te_tensor *t = te_tensor_frame(base->ctx, base->dtype, ndim, shape);
-    if (!t)
-        return NULL;
+    if (!t) return NULL;
     t->external = 1;
     t->data = base->data;
     t->base = te_retain(base);
@@ -98,43 +92,60 @@ static te_tensor *te_tensor_view(te_tensor *base, int ndim, const int64_t *shape
 }
 
 te_tensor *te_retain(te_tensor *t) {
-    if (t)
-        t->refs++;
+    if (t) t->refs++;
     return t;
 }
 
 void te_release(te_tensor *t) {
-    if (!t || --t->refs > 0)
-        return;
+    if (!t || --t->refs > 0) return;
     te_ctx *ctx = t->ctx;
     te_grad_drop(t);
-    if (!t->external)
-        te_free(ctx, t->data);
-    if (t->release)
-        t->release(t->owner);
+    if (!t->external) te_free(ctx, t->data);
+    if (t->release) t->release(t->owner);
     te_release(t->base);
     te_free(ctx, t);
     te_ctx_drop(ctx);
 }
 
-int te_refcount(const te_tensor *t) { return t->refs; }
-int64_t te_tensor_id(const te_tensor *t) { return t->id; }
-int te_tensor_dtype(const te_tensor *t) { return t->dtype; }
-int te_ndim(const te_tensor *t) { return t->ndim; }
-const int64_t *te_shape(const te_tensor *t) { return t->shape; }
-const int64_t *te_stride(const te_tensor *t) { return t->stride; }
-int64_t te_numel(const te_tensor *t) { return t->numel; }
-te_float *te_data(te_tensor *t) { return t->dtype == TE_DTYPE_FLOAT ? t->data : NULL; }
-int32_t *te_data_i32(te_tensor *t) { return t->dtype == TE_DTYPE_INT32 ? t->data : NULL; }
+int te_refcount(const te_tensor *t) {
+    return t->refs;
+}
+int64_t te_tensor_id(const te_tensor *t) {
+    return t->id;
+}
+int te_tensor_dtype(const te_tensor *t) {
+    return t->dtype;
+}
+int te_ndim(const te_tensor *t) {
+    return t->ndim;
+}
+const int64_t *te_shape(const te_tensor *t) {
+    return t->shape;
+}
+const int64_t *te_stride(const te_tensor *t) {
+    return t->stride;
+}
+int64_t te_numel(const te_tensor *t) {
+    return t->numel;
+}
+te_float *te_data(te_tensor *t) {
+    return t->dtype == TE_DTYPE_FLOAT ? t->data : NULL;
+}
+int32_t *te_data_i32(te_tensor *t) {
+    return t->dtype == TE_DTYPE_INT32 ? t->data : NULL;
+}
 
 double te_item(const te_tensor *t) {
-    if (t->numel == 0)
-        return 0;
+    if (t->numel == 0) return 0;
     return t->dtype == TE_DTYPE_FLOAT ? (double)*(te_float *)t->data : *(int32_t *)t->data;
 }
 
-int te_requires_grad(const te_tensor *t) { return t->requires_grad; }
-int te_is_leaf(const te_tensor *t) { return t->node < 0; }
+int te_requires_grad(const te_tensor *t) {
+    return t->requires_grad;
+}
+int te_is_leaf(const te_tensor *t) {
+    return t->node < 0;
+}
 
 te_status te_set_requires_grad(te_tensor *t, int on) {
     if (t->dtype != TE_DTYPE_FLOAT) {
@@ -151,34 +162,36 @@ te_status te_set_requires_grad(te_tensor *t, int on) {
 
 /* ---- Gradient buffers ---- */
 
-te_float *te_grad(te_tensor *t) { return t->grad_set ? t->grad : NULL; }
+te_float *te_grad(te_tensor *t) {
+    return t->grad_set ? t->grad : NULL;
+}
 
 static te_float *te_grad_allocate(te_tensor *t) {
-    if (!t->grad)
-        t->grad = te_alloc(t->ctx, t->numel * (int64_t)sizeof(te_float));
+    if (!t->grad) t->grad = te_alloc(t->ctx, t->numel * (int64_t)sizeof(te_float));
     return t->grad;
 }
 
 te_float *te_grad_create(te_tensor *t) {
     if (t->dtype != TE_DTYPE_FLOAT)
         return te_fail(t->ctx, TE_ERR_TYPE, "grad: an int32 tensor has no gradient");
-    if (!te_grad_allocate(t))
-        return NULL;
-    if (!t->grad_set)
-        memset(t->grad, 0, (size_t)t->numel * sizeof(te_float));
+    if (!te_grad_allocate(t)) return NULL;
+    if (!t->grad_set) memset(t->grad, 0, (size_t)t->numel * sizeof(te_float));
     t->grad_set = 1;
     return t->grad;
 }
 
-void te_zero_grad(te_tensor *t) { t->grad_set = 0; }
-void te_retain_grad(te_tensor *t) { t->keep_grad = 1; }
+void te_zero_grad(te_tensor *t) {
+    t->grad_set = 0;
+}
+void te_retain_grad(te_tensor *t) {
+    t->keep_grad = 1;
+}
 
 /* Where a backward pass puts its share of the gradient of t: added to what is there when
  * *accumulate, written over it otherwise. NULL: no memory. Call it after everything else that can
  * fail, and write every element. */
 static te_float *te_grad_buffer(te_tensor *t, int *accumulate) {
-    if (!te_grad_allocate(t))
-        return NULL;
+    if (!te_grad_allocate(t)) return NULL;
     *accumulate = t->grad_set;
     t->grad_set = 1;
     return t->grad;

@@ -77,8 +77,10 @@ class Engine:
 
     def grad(self, tensor) -> np.ndarray | None:
         pointer = self.lib.te_grad(tensor)
-        return None if pointer == self.ffi.NULL else self._view(
-            pointer, self.shape(tensor), self.dtype
+        return (
+            None
+            if pointer == self.ffi.NULL
+            else self._view(pointer, self.shape(tensor), self.dtype)
         )
 
     def check(self, result):

@@ -142,11 +142,12 @@ def other_cases():
         lambda x: 0 * x.sum(),
     )
     yield Case(
-        "embedding", [(5, 18)], lambda e, t: e.op("embedding", t[0], e.tensor(IDS)), lambda x: x[IDS]
+        "embedding",
+        [(5, 18)],
+        lambda e, t: e.op("embedding", t[0], e.tensor(IDS)),
+        lambda x: x[IDS],
     )
-    yield Case(
-        "mean_pool", [(2, 5, 9)], lambda e, t: e.op("mean_pool", t[0]), lambda x: x.mean(-2)
-    )
+    yield Case("mean_pool", [(2, 5, 9)], lambda e, t: e.op("mean_pool", t[0]), lambda x: x.mean(-2))
     yield Case("scale", [(2, 9)], lambda e, t: e.op("scale", t[0], -0.3), lambda x: -0.3 * x)
     yield Case(
         "reshape",
@@ -154,9 +155,7 @@ def other_cases():
         lambda e, t: e.op("reshape", t[0], 3, [2, -1, 2]),
         lambda x: x.reshape(2, 3, 2),
     )
-    yield Case(
-        "used-twice", [(2, 9)], lambda e, t: e.op("mul", t[0], t[0]), lambda x: x * x
-    )
+    yield Case("used-twice", [(2, 9)], lambda e, t: e.op("mul", t[0], t[0]), lambda x: x * x)
     yield Case(
         "self-attention",
         [(4, 6)],

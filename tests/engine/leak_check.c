@@ -1,0 +1,89 @@
+/* leak_check.c - runs every operation forward and backward, with the n-th allocation failing, for
+ * n = 0, 1, ... until a run needs no more allocations. Built with the address sanitizer, which
+ * reports what leaks or is touched after its end. Prints the number of failures survived. */
+#include <stdio.h>
+
+#include "te.h"
+
+static int releases;
+static void count_release(void *owner) {
+    releases += *(int *)owner;
+}
+
+static te_tensor *draw(te_ctx *ctx, te_tensor **all, int *count, int ndim, const int64_t *shape) {
+    te_tensor *t = te_zeros(ctx, TE_DTYPE_FLOAT, ndim, shape);
+    if (!t) return NULL;
+    te_fill_normal(t, 0, 1);
+    te_set_requires_grad(t, 1);
+    return all[(*count)++] = t;
+}
+#define DRAW(...)                                                                                  \
+    draw(ctx, all, &count, sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t),                     \
+         (int64_t[]){__VA_ARGS__})
+
+/* The loss of a small network that uses every operation. */
+static te_tensor *forward(te_ctx *ctx, te_tensor **all, int *n, te_tensor *ids, te_tensor *labels) {
+    int count = *n;
+    te_tensor *x = te_embedding(ctx, DRAW(5, 8), ids);
+    te_tensor *gain = DRAW(8), *bias = DRAW(8);
+    te_tensor *h = te_layernorm(ctx, te_rmsnorm(ctx, x, gain, 1e-5), gain, bias, 1e-5);
+    te_tensor *q = te_rope(ctx, te_bitlinear(ctx, h, DRAW(8, 8)), 4, TE_ROPE_SPLIT_HALF, 1e4, 0);
+    te_tensor *k =
+        te_rope(ctx, te_linear(ctx, h, DRAW(4, 8), DRAW(4)), 4, TE_ROPE_INTERLEAVED, 1e4, 1);
+    te_tensor *v = te_linear(ctx, h, DRAW(4, 8), NULL);
+    h = te_attention(ctx, q, k, v, 2, 1, 1);
+    h = te_lora(ctx, h, x, DRAW(2, 8), DRAW(8, 2), 0.5);
+    h = te_swiglu(ctx, te_gelu(ctx, h), te_silu(ctx, te_relu(ctx, h)));
+    h = te_add(ctx, h, te_mul(ctx, te_scale(ctx, x, 0.5), bias));
+    te_tensor *flat = te_reshape(ctx, h, 2, (int64_t[]){-1, 8});
+    te_tensor *fit = te_mse(ctx, te_softmax(ctx, flat), te_reshape(ctx, x, 2, (int64_t[]){6, 8}));
+    te_tensor *logits = te_mean_pool(ctx, h);
+    *n = count;
+    return te_add(ctx, te_cross_entropy(ctx, logits, labels, -1), fit);
+}
+
+/* 0: all went well, 1: some allocation failed, 2: a failure without a text or a status */
+static int attempt(int64_t failing) {
+    static te_float memory[4];
+    static int one = 1;
+    te_tensor *all[32];
+    int count = 0, result = 1;
+    te_ctx *ctx = te_ctx_new(1);
+    te_fail_allocation(ctx, failing);
+    te_tensor *ids = te_zeros(ctx, TE_DTYPE_INT32, 2, (int64_t[]){2, 3});
+    te_tensor *labels = te_zeros(ctx, TE_DTYPE_INT32, 1, (int64_t[]){2});
+    te_tensor *outside =
+        te_from_data(ctx, TE_DTYPE_FLOAT, 1, (int64_t[]){4}, memory, count_release, &one);
+    const int expected_releases = releases + (outside != NULL);
+    te_tensor *kept = outside ? te_retain(te_reshape(ctx, outside, 2, (int64_t[]){2, 2})) : NULL;
+    te_optim *optim = te_adamw(ctx, 0.9, 0.99, 1e-8, 0.1);
+    if (ids && labels && optim) {
+        te_tensor *loss = forward(ctx, all, &count, ids, labels);
+        te_status status = te_backward(ctx, loss);
+        for (int i = 0; i < count; i++) te_optim_add(optim, all[i], 1);
+        te_clip_grad_norm(optim, 1.0);
+        te_optim_step(optim, 0.01);
+        if (status == TE_OK && te_last_status(ctx) == TE_OK)
+            result = 0;
+        else if (te_last_status(ctx) == TE_OK || !te_last_error(ctx)[0])
+            result = 2;
+    }
+    te_release(ids);
+    te_release(labels);
+    te_release(outside);
+    for (int i = 0; i < count; i++) te_release(all[i]);
+    te_optim_free(optim);
+    te_ctx_free(ctx);
+    if (kept) /* outlives its context */
+        te_data(kept)[3] = 1;
+    te_release(kept);
+    return releases == expected_releases ? result : 2;
+}
+
+int main(void) {
+    int64_t failing = 0;
+    int result;
+    while ((result = attempt(failing)) == 1) failing++;
+    printf("%lld\n", (long long)failing);
+    return result == 0 && attempt(-1) == 0 ? 0 : 1;
+}

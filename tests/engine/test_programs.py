@@ -1,0 +1,54 @@
+"""C programs on the engine: memory checked by sanitizers, the example, build time, C++ header."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from engine_harness import ENGINE
+
+HERE = Path(__file__).parent
+
+
+def build(folder: Path, source: Path, *flags: str) -> Path:
+    program = folder / source.stem
+    command = ["cc", "-std=c11", *flags, f"-I{ENGINE}", str(source), str(ENGINE / "engine.c")]
+    subprocess.run([*command, "-lm", "-o", str(program)], check=True)
+    return program
+
+
+def test_every_failing_allocation_leaks_and_crashes_nothing(tmp_path):
+    flags = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    program = build(tmp_path, HERE / "leak_check.c", *flags)
+    done = subprocess.run([program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) > 100, "fewer allocations failed than the operations make"
+
+
+def test_the_example_learns_and_repeats_itself(tmp_path):
+    program = build(tmp_path, ENGINE / "examples" / "train.c", "-O2")
+    runs = [subprocess.run([program], capture_output=True, text=True, check=True) for _ in range(2)]
+    assert runs[0].stdout == runs[1].stdout
+    assert float(re.findall(r"accuracy ([\d.]+)", runs[0].stdout)[-1]) > 0.99
+
+
+def test_one_file_compiles_within_a_second_without_optimisation(tmp_path):
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        command = ["cc", "-c", "-O0", str(ENGINE / "engine.c"), "-o", str(tmp_path / "engine.o")]
+        subprocess.run(command, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.0
+
+
+def test_the_header_is_cpp(tmp_path):
+    source = tmp_path / "use.cpp"
+    source.write_text('#include "te.h"\nint main() { return te_ctx_new(1) == nullptr; }\n')
+    subprocess.run(
+        ["c++", "-Wall", "-Wextra", "-Werror", "-pedantic", f"-I{ENGINE}", "-c", str(source)],
+        check=True,
+        cwd=tmp_path,
+    )
