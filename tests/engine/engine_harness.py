@@ -18,11 +18,8 @@ def compile_library(folder: Path, double: bool) -> Path:
     """Builds ``engine.c`` into ``folder``; ``double`` selects the double-precision build."""
     library = folder / ("te_double.so" if double else "te_float.so")
     flags = ["-DTE_DOUBLE"] if double else []
-    subprocess.run(
-        ["cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *flags]
-        + ["-o", str(library), str(ENGINE / "engine.c"), "-lm"],
-        check=True,
-    )
+    command = ["cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *flags]
+    subprocess.run([*command, str(ENGINE / "engine.c"), "-lm", "-o", str(library)], check=True)
     return library
 
 

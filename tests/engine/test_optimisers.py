@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -152,6 +153,6 @@ def test_cosine_schedule(engine):
     rate = [engine.lib.te_lr_cosine(s, 4, 20, 1.0, 0.1) for s in range(25)]
     assert rate[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rate[12] == pytest.approx(0.55)
-    assert all(a >= b for a, b in zip(rate[4:], rate[5:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rate[4:]))
     assert rate[20:] == [0.1] * 5
     assert engine.lib.te_lr_cosine(0, 0, 10, 1.0, 0.0) == 1.0
