@@ -1,4 +1,6 @@
-"""Build hook: compiles the engine and the device runtime as cffi extensions (stable ABI) into the package."""
+"""Build hook: compiles the engine and the device runtime as cffi extensions (stable ABI) into the
+package, and puts the sources that a board is built from beside them, so that an installed ternio
+can flash without a checkout."""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import platform_tags
 
 EXTENSIONS = ("engine", "runtime")
+SHARED = ("boards", "device", "firmware")
 
 
 def compile_extension(root: Path, name: str, build_dir: Path) -> Path:
@@ -37,6 +40,23 @@ class CffiBuildHook(BuildHookInterface):
                 placed = root / "host" / "ternio" / built.name
                 os.replace(_beside(built, placed), placed)
                 build_data["artifacts"].append(f"/host/ternio/{built.name}")
+        if version != "editable":
+            for source in shared_files(root):
+                target = f"ternio/_share/{source.relative_to(root).as_posix()}"
+                build_data["force_include"][str(source)] = target
+
+
+def shared_files(root: Path) -> list[Path]:
+    """The files of SHARED without what builds leave behind."""
+    return [
+        path
+        for folder in SHARED
+        for path in sorted((root / folder).rglob("*"))
+        if path.is_file()
+        and not any(
+            part.startswith(".") or part == "__pycache__" for part in path.parts[len(root.parts) :]
+        )
+    ]
 
 
 def _beside(built: Path, placed: Path) -> Path:

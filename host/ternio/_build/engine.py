@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def ffi_builder(root: Path) -> cffi.FFI:
         sources=[str(engine / "engine.c")],
         include_dirs=[str(engine)],
         libraries=["m"],
-        extra_compile_args=["-O3", "-std=gnu11"],
+        extra_compile_args=["-O3", "-std=gnu11", "-g0"],
+        extra_link_args=["-s"] if sys.platform == "linux" else [],
         py_limited_api=True,
     )
     return ffi

@@ -5,6 +5,7 @@ The same sources and floating-point rules as on a board: the same logits bit for
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cffi
@@ -21,7 +22,8 @@ def ffi_builder(root: Path) -> cffi.FFI:
         '#include "tr.h"',
         sources=[str(path) for path in sorted((device / "src").rglob("*.c"))],
         include_dirs=[str(device / "include")],
-        extra_compile_args=["-std=c99", "-O2", "-ffp-contract=off"],
+        extra_compile_args=["-std=c99", "-O2", "-ffp-contract=off", "-g0"],
+        extra_link_args=["-s"] if sys.platform == "linux" else [],
         py_limited_api=True,
     )
     return ffi
