@@ -39,16 +39,18 @@ def read_npz(path: Path, layout: str | None = None) -> tuple[RawDataset, RawData
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
-        if not path.stat().st_size:
+        with path.open("rb") as file:
+            magic = file.read(4)
+        if not magic:
             raise DataError(f"{path.name}: the file is empty")
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path.name}: a single array; expected an .npz file with x and y")
-            return {name.lower(): file[name] for name in file.files}
+        if magic != b"PK\x03\x04":
+            raise DataError(f"{path.name}: not an .npz file; save arrays x and y with numpy.savez")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name.lower(): archive[name] for name in archive.files}
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
-        what = "holds Python objects" if "pickle" in str(error) else "is damaged or not .npz"
+        what = "holds Python objects" if "pickle" in str(error) else "is damaged"
         raise DataError(
             f"{path.name}: the file {what}; save plain arrays with numpy.savez"
         ) from error
@@ -60,7 +62,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         MemoryError,
         NotImplementedError,
     ) as error:
-        raise DataError(f"{path.name}: the file is damaged or not .npz ({error})") from error
+        raise DataError(f"{path.name}: the file is damaged ({error})") from error
 
 
 def _examples(
