@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import BlobError
-from .adapter import AdapterFile, merge_adapter
+from .adapter import AdapterFile, merge, merge_adapter
 from .disasm import disassemble
 from .format import Adapter, Blob, InputOutput, Instruction, Program, Tensor
 
@@ -23,13 +23,14 @@ __all__ = [
     "Program",
     "Tensor",
     "disassemble",
+    "merge",
     "merge_adapter",
     "read_blob",
 ]
 
 
 def read_blob(path: str | Path) -> Blob:
-    """The model in a file; raises BlobError with one line where the file is no blob or cannot be read."""
+    """The model in a file; raises BlobError where the file is no blob or cannot be read."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:

@@ -66,33 +66,40 @@ def factors_of(adapter: Adapter, factors: np.ndarray) -> tuple[np.ndarray, np.nd
     return a, b
 
 
-def merge_adapter(blob: Blob, adapter: AdapterFile) -> Blob:
-    """The blob with the trained factors as tensors; its logits are those of blob and adapter, bit for bit.
+def merge_adapter(blob: bytes, adapter: bytes) -> bytes:
+    """A blob that answers as `blob` with `adapter` attached, bit for bit, and can be adapted further.
 
-    Every LORA of an adapter gets a twin in front of it that reads the tensors, every LORA_BWD with a
-    destination as well, so that adaptation may go on from zero factors. The memory plan stays.
+    Raises:
+        BlobError: one of the files is damaged, or the adapter belongs to another blob.
+    """
+    return merge(Blob.decode(blob), AdapterFile.decode(adapter)).encode()
+
+
+def merge(blob: Blob, adapter: AdapterFile) -> Blob:
+    """The blob with the trained factors as tensors.
+
+    Every LORA of an adapter gets a twin in front of it that reads the tensors, every LORA_BWD with
+    a destination as well, so that adaptation goes on from zero factors. The memory plan stays.
     """
     if adapter.digest != blob.digest:
-        raise BlobError(
-            f"the adapter belongs to blob {adapter.digest.hex()[:12]}, this is {blob.digest.hex()[:12]}"
-        )
+        theirs, ours = (x.hex()[:12] for x in (adapter.digest, blob.digest))
+        raise BlobError(f"the adapter belongs to blob {theirs}..., this is {ours}...")
     if len(adapter.factors) != blob.adapter_floats:
         raise BlobError(f"{len(adapter.factors)} factors, {blob.adapter_floats} expected")
     first = len(blob.tensors)
-    round_ = 1 + max((t.name.count(".merged") for t in blob.tensors), default=0)
+    merged = blob.meta.get("merged_steps", [])
     tensors = []
     for x in blob.adapters:
         a, b = factors_of(x, adapter.factors)
-        suffix = ".merged" * round_
-        tensors.append(Tensor.floats(f"{x.name}.lora_a{suffix}", a))
-        tensors.append(Tensor.floats(f"{x.name}.lora_b{suffix}", b))
+        tensors.append(Tensor.floats(f"{x.name}.merged{len(merged)}.a", a))
+        tensors.append(Tensor.floats(f"{x.name}.merged{len(merged)}.b", b))
     adapt = blob.adapt and _with_twins(blob.adapt, first)
     return replace(
         blob,
         tensors=blob.tensors + tuple(tensors),
         infer=_with_twins(blob.infer, first),
         adapt=adapt,
-        meta={**blob.meta, "merged_steps": [*blob.meta.get("merged_steps", []), adapter.steps]},
+        meta={**blob.meta, "merged_steps": [*merged, adapter.steps]},
     )
 
 

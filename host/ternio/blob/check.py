@@ -23,7 +23,7 @@ class Placed(NamedTuple):
 
 
 def walk(code: tuple[Instruction, ...]) -> Iterator[Placed]:
-    """Instructions in program order, each with the row count of its loop. LOOPs themselves come with loop 0."""
+    """Instructions in program order, each with the row count of its loop; a LOOP comes with loop 0."""
     left = rows = loop = 0
     for index, instruction in enumerate(code):
         inside = left > 0
@@ -34,7 +34,7 @@ def walk(code: tuple[Instruction, ...]) -> Iterator[Placed]:
 
 
 def check_program(blob: Blob, program: Program, what: str) -> None:
-    """Raises BlobError, naming the instruction, when a program could leave the blob or the arena."""
+    """Raises BlobError, naming the instruction, where a program could leave blob or arena."""
     checker = _Checker(blob, program, what)
     checker.header()
     for placed in walk(program.code):
@@ -59,6 +59,10 @@ class _Checker:
         if not self.adapting:
             self.require(program.state == 0, "the state offset is for ADPT only")
             return
+        if program.after_infer:
+            infer = (self.blob.infer.window, self.blob.infer.logits)
+            same = (program.window, program.logits) == infer
+            self.require(same, "window and logits are not where infer has them")
         block = (4 * self.blob.adapter_floats + 15) // 16 * 16
         self.require(program.state % 16 == 0, "the state is not 16-byte aligned")
         self.require(program.state >= self.blob.infer_arena, "the state overlaps infer's arena")

@@ -1,4 +1,4 @@
-"""Strict reading of a blob: every rule of FORMAT.md that is not about programs; those are in `check.py`."""
+"""Strict reading of a blob: every rule of FORMAT.md but those about programs, which are in `check.py`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..errors import BlobError
 from . import format as fmt
 from .check import check_program
 from .format import Adapter, Blob, InputOutput, Instruction, Program, Tensor
+from .names import tree_names
 
 
 def _require(condition: bool, text: str) -> None:
@@ -31,14 +32,15 @@ def decode_blob(data: bytes) -> Blob:
     sections = _sections(data, header["section_count"])
     meta = _meta(sections["META"][0])
     io = _iods(*sections["IODS"])
-    tensors = _tensors(sections["TDIR"], sections["DATA"], _names(meta, "tensors"))
+    names = tree_names(meta.get("tensors"))
+    tensors = _tensors(sections["TDIR"], sections["DATA"], names)
     _require(
         io.input_scale < len(tensors)
         and tensors[io.input_scale].dtype == "F32"
         and (tensors[io.input_scale].rows, tensors[io.input_scale].cols) == (1, io.channels),
         "IODS: input_scale is not a tensor F32 [1, channels]",
     )
-    adapters = _adapters(sections.get("ADIR", (b"", 0)), _names(meta, "adapters"))
+    adapters = _adapters(sections.get("ADIR", (b"", 0)), _adapter_names(meta, names))
     infer = _program(*sections["INFR"], "INFR")
     adapt = _program(*sections["ADPT"], "ADPT") if "ADPT" in sections else None
     _require(adapt is None or bool(adapters), "ADPT without ADIR")
@@ -68,7 +70,7 @@ def _header(data: bytes) -> dict[str, Any]:
     _, major, minor, total, crc, digest, digest_end, count, infer, adapt, raw_name = fields
     _require(
         (major, minor) == (fmt.MAJOR, fmt.MINOR),
-        f"blob format {major}.{minor}; this ternio reads {fmt.MAJOR}.{fmt.MINOR}: pack the model again",
+        f"blob format {major}.{minor}; this ternio reads {fmt.MAJOR}.{fmt.MINOR}: pack it again",
     )
     _require(len(data) >= total, f"truncated: the header says {total} bytes, {len(data)} are there")
     _require(len(data) == total, f"oversized: the header says {total} bytes, {len(data)} are there")
@@ -86,9 +88,11 @@ def _header(data: bytes) -> dict[str, Any]:
 
 def _text(raw: bytes, what: str) -> str:
     try:
-        return raw.decode()
+        text = raw.decode()
     except UnicodeDecodeError:
         raise BlobError(f"{what} is not UTF-8") from None
+    _require(fmt.is_text(text), f"{what} has control characters")
+    return text
 
 
 def _sections(data: bytes, count: int) -> dict[str, tuple[bytes, int]]:
@@ -126,10 +130,10 @@ def _meta(content: bytes) -> dict[str, Any]:
     return meta
 
 
-def _names(meta: dict[str, Any], key: str) -> list[str]:
-    names = meta.get(key, [])
-    _require(isinstance(names, list), f"META: {key} is not a list")
-    return [str(name) for name in names]
+def _adapter_names(meta: dict[str, Any], tensors: dict[int, str]) -> list[str]:
+    layers = meta.get("adapters", [])
+    _require(isinstance(layers, list), "META: adapters is not a list")
+    return [tensors.get(x, f"tensor{x}") if isinstance(x, int) else str(x) for x in layers]
 
 
 def _iods(content: bytes, count: int) -> InputOutput:
@@ -152,15 +156,14 @@ def _labels(content: bytes, count: int, outputs: int) -> tuple[str, ...]:
 
 
 def _tensors(
-    directory: tuple[bytes, int], data: tuple[bytes, int], names: list[str]
+    directory: tuple[bytes, int], data: tuple[bytes, int], names: dict[int, str]
 ) -> tuple[Tensor, ...]:
     content, count = directory
     _require(len(content) == count * fmt.ENTRY_BYTES, "TDIR: its size does not fit its count")
     tensors = []
     for i in range(count):
         entry = content[i * fmt.ENTRY_BYTES : (i + 1) * fmt.ENTRY_BYTES]
-        name = names[i] if i < len(names) else f"tensor{i}"
-        tensors.append(_tensor(entry, data[0], name))
+        tensors.append(_tensor(entry, data[0], names.get(i, f"tensor{i}")))
     return tuple(tensors)
 
 
@@ -210,7 +213,9 @@ def _adapters(directory: tuple[bytes, int], names: list[str]) -> tuple[Adapter, 
 def _program(content: bytes, count: int, what: str) -> Program:
     size = fmt.PROGRAM_HEADER_BYTES + count * fmt.INSTRUCTION_BYTES
     _require(len(content) == size, f"{what}: its size does not fit its count")
-    _zero(content[12:32], what)
-    window, logits, state = fmt._PROGRAM.unpack_from(content)
+    _zero(content[16:32], what)
+    window, logits, state, flags = fmt._PROGRAM.unpack_from(content)
+    _require(flags <= (what == "ADPT"), f"{what}: flags {flags:#x}")
     code = struct.iter_unpack(fmt._INSTRUCTION.format, content[fmt.PROGRAM_HEADER_BYTES :])
-    return Program(window, logits, state, tuple(Instruction(*fields) for fields in code))
+    instructions = tuple(Instruction(*fields) for fields in code)
+    return Program(window, logits, state, instructions, after_infer=bool(flags))

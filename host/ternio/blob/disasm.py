@@ -11,7 +11,7 @@ from .opcodes import Arena, Op
 
 
 def disassemble(blob: Blob, program: Program) -> list[str]:
-    """Lines such as `  12  TERNARY 64 64  @1280[t], @1600, layers.0.q, @2048`; loops indent their bodies."""
+    """Lines such as `12  TERNARY  64 64  @1280[t], @1600, layers.0.q, @2048`; loops indent."""
     lines = []
     for placed in walk(program.code):
         i = placed.instruction

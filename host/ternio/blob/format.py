@@ -1,4 +1,4 @@
-"""The blob of device/FORMAT.md as Python data: `Blob.encode()` writes one, `Blob.decode()` reads one strictly."""
+"""The blob of device/FORMAT.md as Python data: `Blob.encode()` writes one, `Blob.decode()` reads one."""
 
 from __future__ import annotations
 
@@ -30,13 +30,18 @@ _SECTION = struct.Struct("<4sIII")
 _IODS = struct.Struct("<IIIfIII36x")
 _TENSOR = struct.Struct("<B3xIIIIf8x")
 _ADAPTER = struct.Struct("<IIIffII4x")
-_PROGRAM = struct.Struct("<III20x")
+_PROGRAM = struct.Struct("<IIII16x")
 _INSTRUCTION = struct.Struct("<BBHHH8I")
 
 
 def align16(n: int) -> int:
     """`n` rounded up to a multiple of 16."""
     return (n + 15) // 16 * 16
+
+
+def is_text(text: str) -> bool:
+    """No control characters (U+0000..1F, 7F..9F), so that a console can print it as it is."""
+    return not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in text)
 
 
 def tensor_bytes(dtype: str, rows: int, cols: int) -> int:
@@ -99,7 +104,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Adapter:
-    """One entry of `ADIR`: a LoRA slot of one linear layer. `a`, `b`: first float in the factor vector."""
+    """One entry of `ADIR`: a LoRA slot of one linear layer. `a`, `b`: first floats in the factors."""
 
     name: str
     inputs: int
@@ -138,15 +143,17 @@ class Instruction(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """`window`, `logits`: arena words of input and result. `state`: arena byte of the adaptation state."""
+    """`window`, `logits`: arena words of input and result. `state`: arena byte of the adaptation
+    state. `after_infer`: `infer` runs first, as this program's forward."""
 
     window: int
     logits: int
     state: int
     code: tuple[Instruction, ...]
+    after_infer: bool = False
 
     def encode(self) -> bytes:
-        head = _PROGRAM.pack(self.window, self.logits, self.state)
+        head = _PROGRAM.pack(self.window, self.logits, self.state, self.after_infer)
         return head + b"".join(_INSTRUCTION.pack(*i) for i in self.code)
 
 
@@ -197,8 +204,11 @@ class Blob:
     def encode(self) -> bytes:
         """The bytes of the blob, a multiple of 16 long."""
         name = self.name.encode()
-        if not 0 < len(name) < NAME_BYTES:
-            raise BlobError(f"model name {self.name!r}: 1 to {NAME_BYTES - 1} bytes expected")
+        if not (0 < len(name) < NAME_BYTES and is_text(self.name)):
+            raise BlobError(
+                f"model name {self.name!r}: 1 to {NAME_BYTES - 1} bytes without control characters "
+                "expected"
+            )
         sections = self.sections()
         table, body = [], []
         offset = align16(HEADER_BYTES + SECTION_BYTES * len(sections))
@@ -233,8 +243,8 @@ def _encode_iods(blob: Blob) -> tuple[bytes, int]:
 
 def _encode_labels(blob: Blob) -> tuple[bytes, int]:
     for label in blob.labels:
-        if "\0" in label:
-            raise BlobError(f"label {label!r}: NUL is not allowed")
+        if not is_text(label):
+            raise BlobError(f"label {label!r}: control characters are not allowed")
     return b"".join(label.encode() + b"\0" for label in blob.labels), len(blob.labels)
 
 
@@ -263,7 +273,11 @@ def _encode_data(blob: Blob) -> tuple[bytes, int]:
 def _encode_meta(blob: Blob) -> tuple[bytes, int]:
     import cbor2
 
-    names = {"tensors": [t.name for t in blob.tensors], "adapters": [a.name for a in blob.adapters]}
+    from .names import name_tree
+
+    tensors = [t.name for t in blob.tensors]
+    layers = [tensors.index(a.name) if a.name in tensors else a.name for a in blob.adapters]
+    names = {"tensors": name_tree(tensors), "adapters": layers}
     return cbor2.dumps({**blob.meta, **names}, canonical=True), 1
 
 
@@ -280,5 +294,5 @@ _SECTION_ENCODERS = {
 
 
 def init_bound(inputs: int) -> float:
-    """Bound of fresh A factors: Kaiming-uniform with a = sqrt(5), as in the LoRA paper's own code."""
+    """Bound of fresh A factors: Kaiming-uniform with a = sqrt(5), as in the paper's own code."""
     return float(np.float32(1 / math.sqrt(inputs)))

@@ -1,4 +1,4 @@
-"""The instruction set of FORMAT.md section 5 as a table: what each operand is, how large, and how it is accessed.
+"""The instruction set of FORMAT.md section 5 as a table: what each operand is, its size and access.
 
 The encoder, the checker, the disassembler and the memory planner all read this one table.
 """
@@ -353,7 +353,7 @@ SPECS: dict[int, Spec] = {int(spec.op): spec for spec in _SPECS}
 
 
 def access_of(operand: Arena, flags: int) -> str:
-    """How an instruction with these flags touches the operand: `acc` reads the destination as well."""
+    """How an instruction with these flags touches an operand: `acc` reads the destination too."""
     return "rw" if operand.slot == "dst" and flags & ACC else operand.access
 
 

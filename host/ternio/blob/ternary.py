@@ -1,4 +1,4 @@
-"""Ternary weights: BitNet b1.58 quantisation, and the packed 2-bit layout `WU` (FORMAT.md, section 3)."""
+"""Ternary weights: BitNet b1.58 quantisation, and the 2-bit layout `WU` (FORMAT.md, section 3)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ PANEL = 64
 def quantize(weight: np.ndarray) -> tuple[np.ndarray, float]:
     """Trits int8 of `weight` [out, in] and gamma = mean |W| (arXiv 2402.17764, equation 1 to 3).
 
-    The training engine has its own quantiser; the compiler uses that one where it is at hand, because
-    the order of a float32 sum decides the last bit of gamma.
+    The training engine has its own quantiser; the compiler uses that one where it is at hand,
+    because the order of a float32 sum decides the last bit of gamma.
     """
     weight = np.asarray(weight, dtype=np.float32)
     gamma = np.float32(np.mean(np.abs(weight), dtype=np.float64))
@@ -53,7 +53,7 @@ def pack(trits: np.ndarray) -> bytes:
 def unpack(data: bytes, rows: int, cols: int) -> np.ndarray:
     """Trits int8 [rows, cols] from the bytes of layout `WU`.
 
-    Raises ValueError when the length is wrong, the unused code 3 appears or the padding is not zero weights.
+    Raises ValueError when the length is wrong, the unused code 3 appears or the padding is not zero.
     """
     rows8, cols16 = padded(rows, cols)
     if len(data) != packed_bytes(rows, cols):

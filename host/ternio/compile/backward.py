@@ -138,9 +138,7 @@ def _linear(s: BackwardScope, value: int, node: Node, dy: Ref) -> None:
     x = node.inputs[0]
     b = s.context.pool.matrix(node.params[0])
     dims = (s.graph.nodes[x].width, node.width)
-    s.contribute(
-        x, lambda dst, acc: s.emit(Op.LINEAR_T, *dims, flags=acc, dst=dst, a=dy, b=b)
-    )
+    s.contribute(x, lambda dst, acc: s.emit(Op.LINEAR_T, *dims, flags=acc, dst=dst, a=dy, b=b))
     _lora(s, value, node, dy)
 
 
@@ -167,9 +165,7 @@ def _norm(op: Op):
         x = node.inputs[0]
         gain = s.context.pool.vector(node.params[0]) if node.params else None
         operands = {"a": s.ref(x), "b": gain, "c": dy, "imm": node.attrs["eps"]}
-        s.contribute(
-            x, lambda dst, acc: s.emit(op, node.width, flags=acc, dst=dst, **operands)
-        )
+        s.contribute(x, lambda dst, acc: s.emit(op, node.width, flags=acc, dst=dst, **operands))
 
     return backward
 

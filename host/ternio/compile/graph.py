@@ -58,7 +58,9 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     params: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def add(self, op: str, *inputs: int, width: int = 0, rows: bool | None = None, **kw: Any) -> int:
+    def add(
+        self, op: str, *inputs: int, width: int = 0, rows: bool | None = None, **kw: Any
+    ) -> int:
         """Appends a node and returns its value. Width and rows are the first input's unless given."""
         first = self.nodes[inputs[0]] if inputs else None
         width = width or (first.width if first else 0)

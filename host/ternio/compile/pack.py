@@ -12,7 +12,7 @@ from ..blob.check import check_program
 from ..blob.format import Adapter, Blob, InputOutput, align16, init_bound
 from ..errors import CompileError
 from .graph import Graph
-from .program import Normalisation, plan_program, state_bytes, without_slots
+from .program import Normalisation, plan_both, plan_infer, state_bytes, without_slots
 from .weights import Quantizer, TensorPool
 
 DEFAULT_TARGETS = ("q", "v", "head")
@@ -36,25 +36,26 @@ class Options:
 class Description:
     """Input and classes of a model.
 
-    A raw value x becomes round(x / input_scale[c]) on its way to the board; the model was trained on
-    (x - mean[c]) / std[c]. `patch`: samples per row of the first layer, for information.
+    A raw value x becomes the integer round(x / input_scale[c]) on its way to the board, which gives
+    gain[c] * integer + shift[c] to the model. `patch`: samples per row of the first layer, for
+    information.
     """
 
     name: str
     labels: tuple[str, ...]
     input_scale: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
+    gain: np.ndarray
+    shift: np.ndarray
     rate_hz: float = 0.0
     patch: int = 1
     meta: dict[str, Any] = field(default_factory=dict)
 
     def normalisation(self) -> Normalisation:
-        scale, mean, std = (np.asarray(x, np.float64) for x in (self.input_scale, self.mean, self.std))
-        gain, shift = scale / std, -mean / std
-        if not (np.isfinite(gain).all() and np.isfinite(shift).all() and (scale > 0).all()):
-            raise CompileError("input scale, mean or standard deviation of a channel is not usable")
-        return Normalisation(gain.astype(np.float32), shift.astype(np.float32))
+        gain, shift = (np.asarray(x, np.float32) for x in (self.gain, self.shift))
+        scale = np.asarray(self.input_scale, np.float32)
+        if not (np.isfinite([gain, shift, scale]).all() and (scale > 0).all()):
+            raise CompileError("scale, gain or shift of an input channel is not usable")
+        return Normalisation(gain, shift)
 
 
 def pack_graph(graph: Graph, about: Description, options: Options | None = None) -> Blob:
@@ -68,13 +69,14 @@ def pack_graph(graph: Graph, about: Description, options: Options | None = None)
     norm = about.normalisation()
     pool = TensorPool(graph, options.float_dtype, options.quantizer)
     input_scale = pool.constant("input.scale", about.input_scale).index
-    infer = plan_program(graph, pool, norm, limit=options.infer_limit)
     adapters = _adapters(graph)
     floats = sum(x.floats for x in adapters)
     adapt, state, adapt_arena = None, 0, 0
-    if options.adapt:
+    if not options.adapt:
+        infer = plan_infer(graph, pool, norm, options.infer_limit)
+    else:
         room = options.adapt_limit and options.adapt_limit - state_bytes(floats)
-        adapt = plan_program(graph, pool, norm, adapting=True, limit=room)
+        infer, adapt = plan_both(graph, pool, norm, options.infer_limit, room)
         state = max(align16(adapt.bytes), align16(infer.bytes))
         adapt_arena = state + state_bytes(floats)
     blob = Blob(

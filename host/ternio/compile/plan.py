@@ -12,12 +12,16 @@ from .code import Buffer, Ins, Listing, Loop
 
 @dataclass
 class _Use:
-    """One access: instruction number, access, loop number (0: none), whether the operand steps."""
+    """One access: instruction number, access, loop number (0: none), bytes a row where it steps."""
 
     at: int
     access: str
     loop: int
-    step: bool
+    stride: int
+
+    @property
+    def step(self) -> bool:
+        return self.stride > 0
 
 
 @dataclass
@@ -49,8 +53,9 @@ class Timeline:
         self.lives = {buffer: self._life(buffer) for buffer in self.uses}
 
     def _add(self, ins: Ins, loop: int) -> None:
-        for _, ref, access in ins.accesses():
-            use = _Use(len(self.flat), access, loop, ref.step)
+        for operand, ref, access in ins.accesses():
+            stride = operand.size(*(*ins.n, 0, 0, 0)[:3], 1) if ref.step else 0
+            use = _Use(len(self.flat), access, loop, stride)
             self.uses.setdefault(ref.buffer, []).append(use)
         self.flat.append(ins)
 
@@ -114,25 +119,29 @@ def _finished_blocks(timeline: Timeline, at: int, new: Buffer) -> list[Buffer]:
     """Blocks read row by row in the loop of `at` for the last time, each row before `new`'s is written."""
     uses = timeline.uses[new]
     loop = uses[0].loop
+    stride = uses[0].stride
     if not loop or not all(use.step for use in uses if use.loop == loop):
         return []
     elementwise = ops.SPECS[timeline.flat[at].op].elementwise
     found = []
     for buffer, old in timeline.uses.items():
-        if buffer is new or old[-1].loop != loop or buffer in timeline.entry | timeline.exit:
+        if buffer is new or old[-1].loop != loop or buffer in timeline.exit:
             continue
-        rows_only = all(use.step for use in old if use.loop == loop)
+        rows_only = all(use.stride == stride for use in old if use.loop == loop)
         before = old[-1].at < at or (elementwise and old[-1].at == at)
         if rows_only and before:
             found.append(buffer)
     return found
 
 
-def place(lives: list[_Life], order: list[_Life]) -> tuple[dict[Buffer, int], int]:
+def place(order: list[_Life], fixed: dict[Buffer, int]) -> tuple[dict[Buffer, int], int]:
     """First fit in the given order: (offset of each buffer, bytes in all)."""
-    placed: list[tuple[int, _Life]] = []
-    top = 0
+    placed = [(fixed[x.members[0]], x) for x in order if x.members[0] in fixed]
+    placed.sort(key=lambda p: p[0])
+    top = max((offset + align16(x.bytes) for offset, x in placed), default=0)
     for life in order:
+        if life.members[0] in fixed:
+            continue
         offset, size = 0, align16(life.bytes)
         for other_offset, other in placed:
             overlap = life.start <= other.end and other.start <= life.end
@@ -145,12 +154,15 @@ def place(lives: list[_Life], order: list[_Life]) -> tuple[dict[Buffer, int], in
 
 
 def plan_memory(
-    listing: Listing, entry: Iterable[Buffer] = (), exit_: Iterable[Buffer] = ()
+    listing: Listing,
+    entry: Iterable[Buffer] = (),
+    exit_: Iterable[Buffer] = (),
+    fixed: dict[Buffer, int] | None = None,
 ) -> tuple[dict[Buffer, int], int]:
     """Offsets (multiples of 16) of all buffers, and the bytes they need together.
 
-    `entry` holds data before the first instruction, `exit_` still after the last. Several orders of
-    placing are tried; the smallest result counts.
+    `entry` holds data before the first instruction, `exit_` still after the last; `fixed` says where
+    buffers of `entry` are already. Several orders of placing are tried; the smallest result counts.
     """
     lives = _shared(Timeline(listing, entry, exit_))
     orders = (
@@ -159,4 +171,4 @@ def plan_memory(
         sorted(lives, key=lambda x: (-(x.end - x.start), -x.bytes)),
         sorted(lives, key=lambda x: (x.start, -x.bytes)),
     )
-    return min((place(lives, order) for order in orders), key=lambda result: result[1])
+    return min((place(order, fixed or {}) for order in orders), key=lambda result: result[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,9 +42,12 @@ class Planned:
     window: Buffer
     logits: Buffer
 
+    after_infer: bool = False
+
     def encode(self, state: int = 0) -> Program:
         window, logits = (self.offsets[b] // 4 for b in (self.window, self.logits))
-        return Program(window, logits, state, encode(self.listing, self.offsets))
+        code = encode(self.listing, self.offsets)
+        return Program(window, logits, state, code, self.after_infer)
 
 
 @dataclass(frozen=True)
@@ -188,32 +191,86 @@ def choices(graph: Graph, adapting: bool) -> Iterator[Choice]:
         yield Choice(chosen, keys, sources)
 
 
-def _plan(
-    graph: Graph, pool: TensorPool, norm: Normalisation, choice: Choice, adapting: bool
+def _planned(
+    builder: _Builder,
+    listing: Listing,
+    keep: Iterable[Buffer] = (),
+    after: Planned | None = None,
 ) -> Planned:
-    builder = _Builder(graph, pool, norm, choice)
-    builder.forward(adapting)
-    if adapting:
-        builder.backward()
+    """Places a listing. `keep`: blocks that must outlive it. `after`: the program that runs first."""
     c = builder.context
-    offsets, size = plan_memory(c.listing, entry=[c.window], exit_=[c.logits])
-    return Planned(choice, c.listing, offsets, size, work(c.listing), c.window, c.logits)
+    fixed = {b: after.offsets[b] for b in _buffers(listing) & set(after.offsets)} if after else {}
+    ends = {c.logits, *keep}
+    for buffer in (c.window, c.logits) if after else ():
+        fixed[buffer] = after.offsets[buffer]
+    offsets, size = plan_memory(listing, {c.window, *fixed}, ends, fixed)
+    offsets = fixed | offsets
+    if after:
+        size = max(size, *(fixed[b] + align16(b.bytes) for b in fixed))
+    return Planned(
+        builder.choice, listing, offsets, size, work(listing), c.window, c.logits, bool(after)
+    )
 
 
-def plan_program(
-    graph: Graph,
-    pool: TensorPool,
-    norm: Normalisation,
-    adapting: bool = False,
-    limit: int | None = None,
+def _buffers(listing: Listing) -> set[Buffer]:
+    flat = (ins for x in listing for ins in (x.body if isinstance(x, Loop) else [x]))
+    return {ref.buffer for ins in flat for _, ref, _ in ins.accesses()}
+
+
+def plan_infer(
+    graph: Graph, pool: TensorPool, norm: Normalisation, limit: int | None = None
 ) -> Planned:
-    """The best layout of a program: the least work within `limit` arena bytes where one is given and
-    can be met, else the fewest bytes."""
-    plans = [_plan(graph, pool, norm, c, adapting) for c in choices(graph, adapting)]
+    """The best layout of `infer`: the least work within `limit` arena bytes where one is given and can
+    be met, else the fewest bytes."""
+    plans = []
+    for choice in choices(graph, adapting=False):
+        builder = _Builder(graph, pool, norm, choice)
+        builder.forward(adapting=False)
+        plans.append(_planned(builder, builder.context.listing))
+    return _best(plans, limit)
+
+
+def _best(plans: list[Planned], limit: int | None) -> Planned:
     within = [p for p in plans if limit is not None and p.bytes <= limit]
     if within:
         return min(within, key=lambda p: (p.macs, p.bytes))
     return min(plans, key=lambda p: (p.bytes, p.macs))
+
+
+def plan_both(
+    graph: Graph,
+    pool: TensorPool,
+    norm: Normalisation,
+    infer_limit: int | None = None,
+    limit: int | None = None,
+) -> tuple[Planned, Planned]:
+    """The best layouts of `infer` and `adapt`; `limit`: arena bytes for adapt below its state.
+
+    Where it costs neither program more than a sixteenth of its memory, `adapt` takes the forward from
+    `infer` in place of repeating it, which halves the programs in flash.
+    """
+    infer = plan_infer(graph, pool, norm, infer_limit)
+    room = max(infer_limit or 0, infer.bytes + infer.bytes // 16)
+    whole, shared = [], []
+    for choice in choices(graph, adapting=True):
+        builder = _Builder(graph, pool, norm, choice)
+        builder.forward(adapting=True)
+        listing = builder.context.listing
+        end = len(listing)
+        builder.backward()
+        whole.append(_planned(builder, listing))
+        forward, backward = listing[:end], listing[end:]
+        keep = _buffers(forward) & _buffers(backward)
+        first = _planned(builder, forward, keep)
+        if first.bytes <= room:
+            shared.append((first, _planned(builder, backward, after=first)))
+    best = _best(whole, limit)
+    most = max(limit or 0, best.bytes + best.bytes // 16)
+    good = [pair for pair in shared if pair[1].bytes <= most]
+    if not good:
+        return infer, best
+    adapt = _best([pair[1] for pair in good], limit)
+    return next(pair for pair in good if pair[1] is adapt)
 
 
 def without_slots(graph: Graph) -> Graph:

@@ -88,7 +88,9 @@ def _ends(graph: Graph) -> frozenset[int]:
         if not node.rows and any(graph.nodes[v].rows for v in node.inputs)
     )
     if graph.nodes[graph.output].rows:
-        raise CompileError("the model gives one output per time step; a pooling over time is missing")
+        raise CompileError(
+            "the model gives one output per time step; a pooling over time is missing"
+        )
     return ends
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,8 +20,8 @@ FLOAT_DTYPES = {"f32": "F32", "f16": "F16", "i8": "I8"}
 class TensorPool:
     """Tensors by name; asking twice for one gives the same index.
 
-    `float_dtype`: of linear weights (f32, f16 or i8); vectors are F32, or F16 with f16 weights where
-    nothing is lost by it. `quantizer`: weight -> trits, gamma.
+    `float_dtype`: of linear weights (f32, f16 or i8); gains and biases are F16 unless it is f32.
+    `quantizer`: weight -> trits, gamma.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class TensorPool:
 
     def _get(self, name: str, make: Callable[[], Tensor]) -> TensorRef:
         if name not in self._index:
-            tensor = make()
+            tensor = replace(make(), name=name.removesuffix(".weight"))
             if max(tensor.rows, tensor.cols) > 65535:
                 raise CompileError(f"{name}: a dimension of {[tensor.rows, tensor.cols]} > 65535")
             self._index[name] = len(self.tensors)
@@ -64,8 +65,9 @@ class TensorPool:
         return self._get(name, make)
 
     def vector(self, name: str) -> TensorRef:
-        """A gain or a bias [n], always F32: they are few."""
-        return self._get(name, lambda: Tensor.floats(name, self._parameter(name)))
+        """A gain or a bias [n]."""
+        dtype = "F32" if self.dtype == "F32" else "F16"
+        return self._get(name, lambda: Tensor.floats(name, self._parameter(name), dtype))
 
     def factor(self, name: str) -> TensorRef:
         """A trained LoRA factor, F32 so that host and board multiply the same numbers."""
