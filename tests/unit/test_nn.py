@@ -1,0 +1,217 @@
+"""Tensors over the engine and the module system."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+import ternio
+from ternio import functional as F
+from ternio import nn
+from ternio.context import Context
+from ternio.errors import ModelError
+from ternio.tensor import Tensor
+
+
+def test_views_share_memory_and_outlive_everything():
+    with Context() as context:
+        x = Tensor([[1.0, -2.0]], requires_grad=True)
+        y = x.relu()
+        view = y.numpy()
+        x.numpy()[0, 0] = 5.0
+        assert x.numpy()[0, 0] == 5.0
+        (y * 3.0).reshape(2).reshape(1, 2)
+        context.reset()
+        del x, y
+    del context
+    gc.collect()
+    for _ in range(20):  # would reuse the memory if it had been freed
+        Tensor(np.full((1, 2), 9.0))
+    np.testing.assert_array_equal(view, [[1.0, 0.0]])
+
+
+def test_from_numpy_shares_and_returns_the_array():
+    array = np.ones((2, 3), np.float32)
+    base = np.ones(3, np.int32)
+    tensors = [Tensor.from_numpy(array), Tensor.from_numpy(array), Tensor.from_numpy(base)]
+    array[0, 0] = 7
+    assert tensors[1].numpy()[0, 0] == 7
+    assert tensors[2].dtype == np.int32
+    from ternio import tensor
+
+    assert len(tensor._lent) == 3
+    del tensors
+    assert not tensor._lent
+
+
+def test_from_numpy_keeps_the_array_while_the_tape_needs_it():
+    from ternio import tensor
+
+    with Context() as context:
+        w = Tensor([[2.0]], requires_grad=True)
+        y = F.linear(Tensor.from_numpy(np.full((1, 1), 3.0, np.float32)), w)
+        gc.collect()
+        assert len(tensor._lent) == 1
+        y.reshape([]).backward()
+        np.testing.assert_array_equal(w.grad, [[3.0]])
+        assert not tensor._lent
+        assert not context.tape()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(3), np.zeros((4, 4), np.float32).T[1:], np.zeros(2, np.int64)],
+    ids=["float64", "strided", "int64"],
+)
+def test_from_numpy_refuses_what_it_cannot_share(array):
+    with pytest.raises(ModelError, match="expected a writable C-contiguous float32 or int32"):
+        Tensor.from_numpy(array)
+
+
+@pytest.mark.parametrize("data", [["a"], [[1, 2], [3]], 2**40, 1j])
+def test_tensors_hold_numbers_only(data):
+    with pytest.raises(ModelError):
+        Tensor(data)
+
+
+def test_operators_and_gradients():
+    a = Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    b = Tensor([10.0, 20.0], requires_grad=True)
+    y = (2 * a - b / 4 + 1) * b
+    np.testing.assert_allclose(y, (2 * a.numpy() - b.numpy() / 4 + 1) * b.numpy())
+    loss = y.mean()
+    assert loss.shape == ()
+    assert loss.item() == pytest.approx(float(y.numpy().mean()))
+    loss.backward()
+    np.testing.assert_allclose(a.grad, np.tile(b.numpy() * 2 / 4, (2, 1)))
+    np.testing.assert_allclose(b.grad, (2 * a.numpy() + 1 - b.numpy() / 2).sum(axis=0) / 4)
+    a.zero_grad()
+    assert a.grad is None
+
+
+def test_grad_view_survives_zero_grad():
+    a = Tensor([1.0, 2.0], requires_grad=True)
+    (a * a).mean().backward()
+    view = a.grad
+    a.zero_grad()
+    del a
+    gc.collect()
+    assert view.shape == (2,)
+    assert np.isfinite(view).all()
+
+
+def test_errors_name_the_operation_and_leave_the_context_usable():
+    x = Tensor(np.zeros((2, 3)))
+    with pytest.raises(ModelError, match="linear"):
+        F.linear(x, Tensor(np.zeros((4, 5))))
+    assert (x + 1).shape == (2, 3)
+    with pytest.raises(ModelError, match="one element"):
+        x.item()
+    with pytest.raises(ModelError):
+        x.backward()
+    with Context(), pytest.raises(ModelError, match="two contexts"):
+        F.linear(x, Tensor(np.zeros((4, 3))))
+
+
+def test_no_grad_records_nothing():
+    with Context() as context:
+        x = Tensor([1.0], requires_grad=True)
+        with ternio.no_grad():
+            x.relu()
+            assert not context.tape()
+        x.relu()
+        node = context.tape()[0]
+        assert (node.op, node.inputs[0].id, node.output.shape) == ("relu", x.id, (1,))
+
+
+def test_threads_have_contexts_of_their_own():
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(Tensor([1.0]).context))
+    thread.start()
+    thread.join()
+    assert seen[0] is not Tensor([1.0]).context
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        self.first = nn.Linear(3, 4)
+        self.rest = [nn.RMSNorm(4), nn.BitLinear(4, 4)]
+        self.tied = self.first
+
+    def forward(self, x):
+        return self.rest[1](self.rest[0](self.tied(x)))
+
+
+def test_modules_name_their_parameters():
+    model = Tiny()
+    names = [name for name, _ in model.named_parameters()]
+    assert names == ["first.weight", "first.bias", "rest.0.weight", "rest.1.weight"]
+    assert model(Tensor(np.ones((2, 3)))).shape == (2, 4)
+    assert not model.eval().rest[0].training
+    assert model.train().rest[1].training
+    model.requires_grad_(False)
+    assert not any(p.requires_grad for p in model.parameters())
+    with pytest.raises(NotImplementedError, match="Module has no forward"):
+        nn.Module()(1)
+
+
+def test_state_dict_round_trip():
+    a, b = Tiny(), Tiny()
+    x = Tensor(np.ones((2, 3)))
+    assert not np.array_equal(a(x), b(x))
+    b.load_state_dict(a.state_dict())
+    np.testing.assert_array_equal(a(x), b(x))
+    state = a.state_dict()
+    a.first.weight.fill_(0)
+    assert state["first.weight"].any(), "a state_dict is a copy"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"first.bias": None}, "missing: first.bias"),
+        ({"second.bias": np.zeros(4)}, "not in the model: second.bias"),
+        ({"first.bias": np.zeros(5)}, r"first.bias: expected shape \[4\], got \[5\]"),
+        ({"first.bias": np.full(4, np.nan)}, "first.bias: expected finite"),
+        ({"first.bias": np.zeros(4, np.int64)}, "first.bias: expected finite floating"),
+    ],
+)
+def test_load_state_dict_is_strict_and_all_or_nothing(change, expected):
+    model = Tiny()
+    before = model.state_dict()
+    state = {k: v + 1 for k, v in before.items()} | change
+    with pytest.raises(ModelError, match=expected):
+        model.load_state_dict({k: v for k, v in state.items() if v is not None})
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_same_seed_same_parameters():
+    ternio.manual_seed(5)
+    a = nn.Linear(8, 8).weight.numpy().copy()
+    b = nn.Linear(8, 8).weight.numpy().copy()
+    ternio.manual_seed(5)
+    np.testing.assert_array_equal(nn.Linear(8, 8).weight, a)
+    assert not np.array_equal(a, b)
+    assert np.abs(a).max() <= 1 / np.sqrt(8)
+
+
+def test_bitlinear_is_what_the_paper_says():
+    layer = nn.BitLinear(32, 5)
+    x = np.random.default_rng(0).standard_normal((3, 32)).astype(np.float32)
+    w = layer.weight.numpy()
+    gamma = np.abs(w).mean()
+    trits = np.clip(np.rint(w / (gamma + 1e-5)), -1, 1)
+    s = np.abs(x).max(axis=1, keepdims=True)
+    expected = (np.rint(x * (127 / s)) @ trits.T) * gamma * s / 127
+    np.testing.assert_allclose(layer(Tensor(x)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_embedding_layer_norm_and_sequential():
+    model = nn.Sequential(nn.Embedding(10, 4), nn.LayerNorm(4), F.softmax)
+    y = model(Tensor([[1, 2, 1]])).numpy()
+    assert y.shape == (1, 3, 4)
+    np.testing.assert_allclose(y.sum(axis=-1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(y[0, 0], y[0, 2])
+    with pytest.raises(ModelError, match="embedding"):
+        model(Tensor([[10]]))

@@ -1,0 +1,117 @@
+"""Optimisers against NumPy, the schedule, and state that resumes to the bit."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from ternio import nn, optim
+from ternio.errors import ModelError
+from ternio.tensor import Tensor
+
+
+def quadratic(*params: nn.Parameter) -> None:
+    """Gradients of the sum over parameters of mean((p - 3)^2)."""
+    loss = None
+    for p in params:
+        d = p - 3.0
+        term = (d * d).mean()
+        loss = term if loss is None else loss + term
+    loss.backward()
+
+
+def test_adamw_matches_numpy_and_spares_vectors_from_decay():
+    matrix, vector = nn.Parameter(2, 2).fill_(1.0), nn.Parameter(4).fill_(1.0)
+    optimizer = optim.AdamW([matrix, vector], lr=0.1, betas=(0.9, 0.99), weight_decay=0.5)
+    expected = {"matrix": 1.0, "vector": 1.0}
+    m = dict.fromkeys(expected, 0.0)
+    v = dict.fromkeys(expected, 0.0)
+    for t in range(1, 6):
+        quadratic(matrix, vector)
+        optimizer.step()
+        optimizer.zero_grad()
+        for name, decay in (("matrix", 0.5), ("vector", 0.0)):
+            p = expected[name]
+            g = 2 * (p - 3) / 4
+            m[name] = 0.9 * m[name] + 0.1 * g
+            v[name] = 0.99 * v[name] + 0.01 * g * g
+            step = m[name] / (1 - 0.9**t) / (math.sqrt(v[name] / (1 - 0.99**t)) + 1e-8)
+            expected[name] = p - 0.1 * decay * p - 0.1 * step
+    np.testing.assert_allclose(matrix, np.full((2, 2), expected["matrix"]), rtol=1e-5)
+    np.testing.assert_allclose(vector, np.full(4, expected["vector"]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: optim.SGD(p, lr=0.5),
+        lambda p: optim.SGD(p, lr=0.2, momentum=0.5),
+        lambda p: optim.Adam(p, lr=0.3),
+    ],
+    ids=["sgd", "momentum", "adam"],
+)
+def test_optimisers_descend(make):
+    p = nn.Parameter(3)
+    optimizer = make([p])
+    for _ in range(100):
+        quadratic(p)
+        optimizer.step()
+        optimizer.zero_grad()
+    np.testing.assert_allclose(p, np.full(3, 3.0), atol=0.1)
+
+
+def test_clip_grad_norm():
+    a, b = nn.Parameter(2), nn.Parameter(1)
+    optimizer = optim.SGD([a, b])
+    quadratic(a, b)
+    before = np.concatenate([a.grad, b.grad])
+    norm = optim.clip_grad_norm_(optimizer, 1.0)
+    assert norm == pytest.approx(np.linalg.norm(before), rel=1e-6)
+    np.testing.assert_allclose(np.concatenate([a.grad, b.grad]), before / norm, rtol=1e-5)
+    assert optim.clip_grad_norm_(optimizer, 5.0) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_cosine_schedule():
+    optimizer = optim.SGD([nn.Parameter(1)], lr=2.0)
+    schedule = optim.CosineSchedule(optimizer, total=12, warmup=2, floor=0.2)
+    rates = []
+    for _ in range(13):
+        rates.append(optimizer.lr)
+        schedule.step()
+    assert rates[:3] == [1.0, 2.0, 2.0]
+    assert rates[7] == pytest.approx(1.1)
+    assert rates[12] == pytest.approx(0.2)
+    assert all(a >= b for a, b in itertools.pairwise(rates[2:]))
+
+
+def test_state_resumes_to_the_bit():
+    def run(steps, p, optimizer):
+        for _ in range(steps):
+            quadratic(p)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    p = nn.Parameter(5).uniform_(-1, 1)
+    start = p.numpy().copy()
+    optimizer = optim.AdamW([p], lr=0.05)
+    run(4, p, optimizer)
+    middle, state = p.numpy().copy(), optimizer.state_dict()
+    run(4, p, optimizer)
+
+    q = nn.Parameter(5)
+    q.numpy()[...] = middle
+    again = optim.AdamW([q], lr=1.0)
+    again.load_state_dict(state)
+    run(4, q, again)
+    np.testing.assert_array_equal(p, q)
+    assert not np.array_equal(p, start)
+    with pytest.raises(ModelError, match="another optimiser or another model"):
+        optim.SGD([q], momentum=0.9).load_state_dict(state)
+
+
+def test_frozen_parameters_are_left_out():
+    p = nn.Parameter(2)
+    p.requires_grad = False
+    with pytest.raises(ModelError, match="no parameter that requires a gradient"):
+        optim.SGD([p])
+    assert not Tensor([1.0]).requires_grad
