@@ -181,6 +181,6 @@ def test_reference_data():
     assert np.bincount(train.y).tolist() == np.bincount(test.y).tolist() == [10, 10, 10, 10]
     np.testing.assert_array_equal(train.x[0, :3, 0], np.float32([0.079106, 0.079106, -0.903497]))
     inputs = InputDescription.from_training(train)
-    flipped = inputs.normalize(data.other_wrist(train, inputs).x / inputs.input_scale)
+    flipped = inputs.normalize(data.other_wrist(train).x / inputs.input_scale)
     plain = inputs.normalize(train.x / inputs.input_scale)
     np.testing.assert_allclose(flipped, plain * [1, -1, -1, 1, -1, -1], atol=1e-4)

@@ -47,7 +47,7 @@ def test_motion_reaches_the_reference_accuracy(motion):
 def test_the_other_wrist_fails_and_lora_mends_it(motion):
     sets, trained = motion
     model, inputs = trained.checkpoint.model, trained.checkpoint.inputs
-    near, far = (data.other_wrist(d, inputs) for d in (sets.train, sets.test))
+    near, far = (data.other_wrist(d) for d in (sets.train, sets.test))
     first = evaluate(model, inputs, sets.test).logits
     assert evaluate(model, inputs, far).accuracy <= 0.5
     lora.add(model, rank=4, scale=2.0)
