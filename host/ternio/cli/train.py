@@ -100,14 +100,14 @@ def train(
         seed=seed,
         rate_hz=rate,
     )
-    name = Path(source).resolve().stem
-    path = output or Path(f"{name}.ckpt")
+    stem = Path(source).resolve().stem or "model"
+    path = output or Path(f"{stem}.ckpt")
     if not path.parent.is_dir():
         raise DataError(f"{path}: there is no folder {path.parent}")
     shape = {"width": width, "layers": layers, "heads": heads, "kv_heads": kv_heads, "ffn": ffn}
     shape |= {"ternary": not float_weights} | ({} if patch is None else {"patch": patch})
     with progress_bar("training") as progress:
-        trained = train_classifier(sets, name, config, progress, **shape)
+        trained = train_classifier(sets, _model_name(stem), config, progress, **shape)
     size = save_checkpoint(path, trained.checkpoint)
     facts = _facts(sets, trained, path, size)
     if as_json:
@@ -116,6 +116,11 @@ def train(
         _print(facts, trained)
     if trained.fit.interrupted:
         raise typer.Exit(130)
+
+
+def _model_name(stem: str) -> str:
+    """As much of a file's name as a blob can carry: 31 bytes of UTF-8."""
+    return stem.encode()[:31].decode(errors="ignore")
 
 
 def _facts(sets: Prepared, trained: Trained, path: Path, size: int) -> dict[str, Any]:
