@@ -78,7 +78,7 @@ def configure(env, emulated: bool) -> None:
     ours = env.Clone()
     ours.Append(CCFLAGS=WARNINGS)
     ours.BuildSources("$BUILD_DIR/port", str(port))
-    ours.BuildSources("$BUILD_DIR/runtime", str(runtime / "src"), "+<*.c>")
+    ours.BuildSources("$BUILD_DIR/runtime", str(runtime / "src"), "+<*.c> +<kernels/*.c> +<kernels/*.S>")
     theirs = env.Clone()
     theirs.Append(CCFLAGS=ZCBOR_FLAGS)
     theirs.BuildSources("$BUILD_DIR/zcbor", str(zcbor / "src"), ZCBOR_SOURCES)
@@ -113,8 +113,9 @@ def sizes_by_part(map_text: str) -> dict[str, dict[str, int]]:
     """Bytes of flash and RAM per part, summed over the sections that the linker's map lists."""
     table: dict[str, dict[str, int]] = {}
     body = map_text.split("Linker script and memory map", 1)[-1]
+    body = re.sub(r"^( \S+)\n +(0x)", r"\1 \2", body, flags=re.M)  # long section names take a line of their own
     pattern = re.compile(r"^ \.?([\w.*-]+)\s+0x([0-9a-f]+)\s+0x([0-9a-f]+) (\S+)$", re.M)
-    for section, address, size, path in pattern.findall(body.replace("\r", "")):
+    for section, address, size, path in pattern.findall(body):
         bytes_ = int(size, 16)
         if not int(address, 16) or not bytes_:
             continue
@@ -128,11 +129,10 @@ def sizes_by_part(map_text: str) -> dict[str, dict[str, int]]:
     return {part: row for part, row in table.items() if row["flash"] or row["ram"]}
 
 
-def print_sizes(env) -> None:
+def print_sizes(target, source, env) -> None:
     """The table that closes a build: flash and RAM of every part in bytes."""
     map_path = Path(env.subst("$BUILD_DIR")) / "firmware.map"
-    text = re.sub(r"\n {16,}(0x)", r" \1", map_path.read_text(encoding="utf-8"))
-    table = sizes_by_part(text)
+    table = sizes_by_part(map_path.read_text(encoding="utf-8"))
     print(f"{'part':<16}{'flash':>9}{'RAM':>9}")
     for part, row in sorted(table.items(), key=lambda item: -item[1]["flash"]):
         print(f"{part:<16}{row['flash']:>9}{row['ram']:>9}")

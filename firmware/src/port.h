@@ -39,6 +39,12 @@ bool port_ram_present(uint32_t address, uint32_t bytes);
 /* Whether flash can be erased and written here: tried by writing to the manifest's scratch area. */
 bool port_flash_works(void);
 
+/* What `info` calls that storage: "flash" on a chip, "file" on the native board. */
+const char *port_flash_name(void);
+
+/* Bytes of stack never used since start; 0 when the port does not know. */
+uint32_t port_stack_free(void);
+
 /* Erases the erase units of [address, address + bytes) to 0xFF. */
 bool port_flash_erase(uint32_t address, uint32_t bytes);
 

@@ -40,8 +40,7 @@ ternio_build.configure(env, emulated=True)
 elf = env.BuildProgram()
 image = env.ElfToBin("$BUILD_DIR/firmware", elf)
 buildprog = env.Alias("buildprog", image)
-sizes = env.Alias("size", elf, lambda target, source, env: ternio_build.print_sizes(env))
-AlwaysBuild(sizes)
+env.AddPostAction(elf, env.VerboseAction(ternio_build.print_sizes, "Sizes in bytes"))
 
 start = env.VerboseAction(
     f'"$PYTHONEXE" -m ternio.link.virtual start --board {env["BOARD"]} --image $SOURCE', "Starting the virtual board"
@@ -50,4 +49,4 @@ upload = env.AddPlatformTarget("upload", elf, [start], "Start the emulated board
 AlwaysBuild(upload)
 
 if "nobuild" not in COMMAND_LINE_TARGETS:
-    Default([buildprog, sizes])
+    Default(buildprog)

@@ -5,6 +5,8 @@
 #include "registers.h"
 #include "stm32f4.h"
 
+#define DRAIN_TURNS 200000u
+
 static const struct uart {
     uint32_t base;
     uint8_t irq, apb, enable_bit, alternate;
@@ -76,6 +78,10 @@ void port_tx(const void *data, size_t bytes) {
         while (!(UART(USART_SR) & USART_TXE)) {}
         UART(USART_DR) = *next++;
     }
+}
+
+void console_drain(void) {
+    for (uint32_t turn = 0; !(UART(USART_SR) & USART_TC) && turn < DRAIN_TURNS; turn++) {}
 }
 
 uint32_t port_rx_lost(void) { return overruns; }

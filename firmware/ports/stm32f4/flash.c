@@ -20,6 +20,8 @@
 
 const uint8_t *port_map(uint32_t address) { return (const uint8_t *)(uintptr_t)address; }
 
+const char *port_flash_name(void) { return "flash"; }
+
 static bool unlock(void) {
     if (FLASH_CR & CR_LOCK) {
         FLASH_KEYR = 0x45670123u;

@@ -9,7 +9,7 @@
 #define IRQ_COUNT   82
 #define FAULT_MAGIC 0x7E51FA17u
 
-extern uint32_t _stack_top, _data_start, _data_end, _data_load, _bss_start, _bss_end;
+extern uint32_t _stack_bottom, _stack_top, _data_start, _data_end, _data_load, _bss_start, _bss_end;
 
 static struct {
     uint32_t magic, pc, cfsr;
@@ -17,6 +17,21 @@ static struct {
 
 static char fault_text[40];
 static volatile bool probing, probe_failed;
+
+/* ---- stack: painted at start, from the bottom of RAM up ---- */
+
+#define PAINT 0x57ACC0DEu
+
+static void paint_stack(void) {
+    uint32_t *here = (uint32_t *)__builtin_frame_address(0);
+    for (uint32_t *word = &_stack_bottom; word < here - 16; word++) *word = PAINT;
+}
+
+uint32_t port_stack_free(void) {
+    const uint32_t *word = &_stack_bottom;
+    while (word < &_stack_top && *word == PAINT) word++;
+    return (uint32_t)((const uint8_t *)word - (const uint8_t *)&_stack_bottom);
+}
 
 /* ---- start ---- */
 
@@ -43,6 +58,7 @@ _Noreturn void reset_handler(void) {
     memset(&_bss_start, 0, (size_t)((uint8_t *)&_bss_end - (uint8_t *)&_bss_start));
     SCB_SHCSR |= 7u << 16; /* memory, bus and usage faults by their own vectors */
     read_fault_note();
+    paint_stack();
     clock_start();
     console_start();
     tick_start();
@@ -92,6 +108,7 @@ bool port_ram_present(uint32_t address, uint32_t bytes) {
 const char *port_fault_text(void) { return fault_text[0] ? fault_text : NULL; }
 
 _Noreturn void port_reset(void) {
+    console_drain();
     __asm volatile("dsb");
     SCB_AIRCR = 0x05FA0004u;
     for (;;) __asm volatile("dsb");

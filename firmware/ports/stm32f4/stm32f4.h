@@ -10,6 +10,10 @@ extern uint32_t cpu_hz, apb1_hz, apb2_hz;
 void clock_start(void);
 void console_start(void);
 void console_isr(void);
+
+/* Waits until the last byte has left the UART, for a bounded time. */
+void console_drain(void);
+
 void tick_start(void);
 void tick_isr(void);
 

@@ -1,0 +1,155 @@
+/* group_files.c - SMP group 8 (file system) over the slots: /model and /adapter are the files. */
+#include <string.h>
+
+#include "errors.h"
+#include "link/smp.h"
+#include "model/model.h"
+
+/* Error codes of the group, as in Zephyr's fs_mgmt. */
+enum { FILE_INVALID_NAME = 2, FILE_NOT_FOUND = 3, FILE_OFFSET_NOT_VALID = 11, FILE_OFFSET_TOO_LARGE = 12, FILE_NO_HASH = 13 };
+
+/* The first bytes of a blob or adapter hold its digest or CRC: files that agree in as many are the same file. */
+#define IDENTITY_BYTES   48u
+#define DOWNLOAD_OVERHEAD 32u /* keys and numbers of a download's answer beside the data */
+
+static bool find_kind(const struct zcbor_string *name, enum slot_kind *kind) {
+    *kind = smp_equals(name, "/model") ? SLOT_MODEL : SLOT_ADAPTER;
+    return *kind == SLOT_MODEL || smp_equals(name, "/adapter");
+}
+
+/* The bytes behind a name as a download gives them. */
+static struct smp_outcome open_file(const struct zcbor_string *name, const uint8_t **data, uint32_t *bytes) {
+    enum slot_kind kind;
+    if (!find_kind(name, &kind)) return SMP_GROUP_FAIL(GROUP_FILES, FILE_INVALID_NAME);
+    if (!model_current()) return SMP_GROUP_FAIL(GROUP_FILES, FILE_NOT_FOUND);
+    if (kind == SLOT_MODEL) {
+        *data = model_current()->blob;
+        *bytes = model_current()->blob_bytes;
+        return SMP_DONE;
+    }
+    int code = model_adapter_file(data, bytes);
+    return code == ERR_NO_ADAPTER ? SMP_GROUP_FAIL(GROUP_FILES, FILE_NOT_FOUND) : smp_ternio(code);
+}
+
+/* ---- upload ---- */
+
+static struct smp_outcome install_when_complete(enum slot_kind kind, zcbor_state_t *out) {
+    uint32_t offset = 0, bytes = 0;
+    slots_pending(kind, &offset, &bytes);
+    if (offset == bytes) {
+        int code = model_install(kind);
+        if (code) return smp_ternio(code);
+    }
+    return encoded(put_u32(out, "off", offset));
+}
+
+/* Whether a first block belongs to the write that is under way. */
+static bool resumes(enum slot_kind kind, const struct zcbor_string *data, uint32_t length) {
+    uint32_t offset, bytes;
+    return slots_pending(kind, &offset, &bytes) && bytes == length && data->len >= IDENTITY_BYTES &&
+           offset >= data->len && !memcmp(slots_pending_data(kind), data->value, data->len);
+}
+
+static int begin_upload(enum slot_kind kind, uint32_t length) {
+    int code = length ? model_accepts(kind, length) : TR_ERR_TRUNCATED;
+    if (code) return code;
+    return slots_begin(kind, length) ? 0 : ERR_STORAGE;
+}
+
+static struct smp_outcome upload(const struct smp_request *request, zcbor_state_t *out) {
+    uint32_t off = 0, length = 0, expected, bytes;
+    struct zcbor_string data, name;
+    enum slot_kind kind;
+    struct field fields[] = {{"off", FIELD_U32, &off, false},
+                             {"len", FIELD_U32, &length, false},
+                             {"data", FIELD_BYTES, &data, false},
+                             {"name", FIELD_TEXT, &name, false}};
+    if (!smp_read(request, fields, 4) || !fields[0].found || !fields[2].found || !fields[3].found)
+        return SMP_FAIL(SMP_EINVAL);
+    if (!find_kind(&name, &kind)) return SMP_GROUP_FAIL(GROUP_FILES, FILE_INVALID_NAME);
+    if (off == 0) {
+        if (!fields[1].found) return SMP_FAIL(SMP_EINVAL);
+        if (resumes(kind, &data, length)) return install_when_complete(kind, out);
+        int code = begin_upload(kind, length);
+        if (code) return smp_ternio(code);
+    }
+    if (!slots_pending(kind, &expected, &bytes)) return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_NOT_VALID);
+    if (off != expected) return encoded(put_u32(out, "off", expected));
+    if (data.len > bytes - expected) return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_TOO_LARGE);
+    if (!slots_write(kind, data.value, (uint32_t)data.len)) return smp_ternio(ERR_STORAGE);
+    return install_when_complete(kind, out);
+}
+
+/* ---- download, status, checksums ---- */
+
+static struct smp_outcome download(const struct smp_request *request, zcbor_state_t *out) {
+    static uint32_t steps_at_start; /* an adapter in training may change between two blocks */
+    uint32_t off = 0, bytes;
+    struct zcbor_string name;
+    const uint8_t *data;
+    struct field fields[] = {{"off", FIELD_U32, &off, false}, {"name", FIELD_TEXT, &name, false}};
+    if (!smp_read(request, fields, 2) || !fields[0].found || !fields[1].found) return SMP_FAIL(SMP_EINVAL);
+    struct smp_outcome outcome = open_file(&name, &data, &bytes);
+    if (outcome.rc) return outcome;
+    if (off > bytes) return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_TOO_LARGE);
+    if (off == 0) steps_at_start = model_adapter_steps();
+    if (smp_equals(&name, "/adapter") && steps_at_start != model_adapter_steps())
+        return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_NOT_VALID);
+    uint32_t space = room(out) - DOWNLOAD_OVERHEAD, count = bytes - off < space ? bytes - off : space;
+    return encoded(put_u32(out, "off", off) && put_bytes(out, "data", data + off, count) &&
+                   (off || put_u32(out, "len", bytes)));
+}
+
+static struct smp_outcome status(const struct smp_request *request, zcbor_state_t *out) {
+    uint32_t bytes;
+    struct zcbor_string name;
+    const uint8_t *data;
+    struct field fields[] = {{"name", FIELD_TEXT, &name, false}};
+    if (!smp_read(request, fields, 1) || !fields[0].found) return SMP_FAIL(SMP_EINVAL);
+    struct smp_outcome outcome = open_file(&name, &data, &bytes);
+    return outcome.rc ? outcome : encoded(put_u32(out, "len", bytes));
+}
+
+static struct smp_outcome checksum(const struct smp_request *request, zcbor_state_t *out) {
+    uint32_t off = 0, limit = UINT32_MAX, bytes;
+    struct zcbor_string name, type = {(const uint8_t *)"crc32", 5};
+    const uint8_t *data;
+    struct field fields[] = {{"name", FIELD_TEXT, &name, false},
+                             {"type", FIELD_TEXT, &type, false},
+                             {"off", FIELD_U32, &off, false},
+                             {"len", FIELD_U32, &limit, false}};
+    if (!smp_read(request, fields, 4) || !fields[0].found) return SMP_FAIL(SMP_EINVAL);
+    bool sha = smp_equals(&type, "sha256");
+    if (!sha && !smp_equals(&type, "crc32")) return SMP_GROUP_FAIL(GROUP_FILES, FILE_NO_HASH);
+    struct smp_outcome outcome = open_file(&name, &data, &bytes);
+    if (outcome.rc) return outcome;
+    if (off > bytes) return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_TOO_LARGE);
+    uint32_t count = bytes - off < limit ? bytes - off : limit;
+    uint8_t digest[32];
+    if (sha) tr_sha256(data + off, count, digest);
+    bool done = put_text(out, "type", sha ? "sha256" : "crc32") && (!off || put_u32(out, "off", off)) &&
+                put_u32(out, "len", count);
+    return encoded(done && (sha ? put_bytes(out, "output", digest, sizeof digest)
+                                : put_u32(out, "output", tr_crc32(0, data + off, count))));
+}
+
+static bool put_type(zcbor_state_t *out, const char *name, uint32_t format, uint32_t bytes) {
+    return put_key(out, name) && zcbor_map_start_encode(out, 2) && put_u32(out, "format", format) &&
+           put_u32(out, "size", bytes) && zcbor_map_end_encode(out, 2);
+}
+
+static struct smp_outcome checksum_types(zcbor_state_t *out) {
+    return encoded(put_key(out, "types") && zcbor_map_start_encode(out, 2) && put_type(out, "crc32", 0, 4) &&
+                   put_type(out, "sha256", 1, 32) && zcbor_map_end_encode(out, 2));
+}
+
+struct smp_outcome group_files(const struct smp_request *request, zcbor_state_t *out) {
+    switch (request->id) {
+    case 0: return request->write ? upload(request, out) : download(request, out);
+    case 1: return status(request, out);
+    case 2: return checksum(request, out);
+    case 3: return checksum_types(out);
+    case 4: return SMP_DONE; /* nothing is held open */
+    default: return SMP_FAIL(SMP_ENOTSUP);
+    }
+}

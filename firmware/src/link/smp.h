@@ -1,0 +1,83 @@
+/* smp.h - the Simple Management Protocol: header, dispatch to groups, errors, and what the groups share for CBOR. */
+#ifndef SMP_H
+#define SMP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "zcbor_common.h"
+#include "zcbor_decode.h"
+#include "zcbor_encode.h"
+
+#define SMP_HEADER_BYTES 8u
+
+/* MGMT_ERR of mcumgr: errors of the protocol itself, answered as {"rc": N}. */
+enum smp_rc { SMP_OK = 0, SMP_EINVAL = 3, SMP_EMSGSIZE = 7, SMP_ENOTSUP = 8, SMP_TOO_NEW = 13 };
+
+enum smp_group { GROUP_OS = 0, GROUP_STATS = 2, GROUP_FILES = 8, GROUP_SHELL = 9, GROUP_TERNIO = 64 };
+
+struct smp_request {
+    bool write;
+    uint8_t version, id;
+    uint16_t group;
+    const uint8_t *payload;
+    uint32_t payload_bytes;
+};
+
+/* How a command ended. group < 0: an error of the protocol; else one of that group; rc 0: none. */
+struct smp_outcome {
+    int group, rc;
+    const char *reason; /* a line of text for `rsn`, or NULL */
+};
+
+#define SMP_DONE             ((struct smp_outcome){-1, SMP_OK, NULL})
+#define SMP_FAIL(code)       ((struct smp_outcome){-1, (code), NULL})
+#define SMP_GROUP_FAIL(g, n) ((struct smp_outcome){(g), (n), NULL})
+
+/* An error of group 64 with its text (errors.h); code 0 is success. */
+struct smp_outcome smp_ternio(int code);
+
+/* A handler reads request->payload and puts members into the answer's map, already begun in `out`. */
+typedef struct smp_outcome smp_handler(const struct smp_request *request, zcbor_state_t *out);
+
+smp_handler group_os, group_stats, group_files, group_shell, group_ternio;
+
+/* Answers one message; returns the answer's length, 0 for none. */
+uint32_t smp_handle(const uint8_t *message, uint32_t bytes, uint8_t *answer, uint32_t capacity);
+
+/* ---- CBOR ---- */
+
+/* One member that a request may have. */
+struct field {
+    const char *key;
+    enum { FIELD_U32, FIELD_U64, FIELD_FLOAT, FIELD_BOOL, FIELD_TEXT, FIELD_BYTES, FIELD_TEXT_LIST } type;
+    void *value; /* uint32_t, uint64_t, float, bool, struct zcbor_string, struct word_list */
+    bool found;
+};
+
+struct word_list {
+    struct zcbor_string words[16];
+    uint32_t count;
+};
+
+/* Reads the request's map: fields in any order, unknown scalar members passed over. False for anything malformed, for a
+ * value of another type and for nested unknown members (a bounded reader needs no stack for them). */
+bool smp_read(const struct smp_request *request, struct field *fields, uint32_t count);
+
+/* Whether a text field holds exactly `word`. */
+bool smp_equals(const struct zcbor_string *text, const char *word);
+
+bool put_text(zcbor_state_t *out, const char *key, const char *value);
+bool put_u32(zcbor_state_t *out, const char *key, uint32_t value);
+bool put_float(zcbor_state_t *out, const char *key, float value);
+bool put_bool(zcbor_state_t *out, const char *key, bool value);
+bool put_bytes(zcbor_state_t *out, const char *key, const void *value, uint32_t bytes);
+bool put_key(zcbor_state_t *out, const char *key);
+
+/* Bytes left in the answer. */
+uint32_t room(const zcbor_state_t *out);
+
+/* SMP_DONE when the answer was encoded, else "message too large". */
+struct smp_outcome encoded(bool all);
+
+#endif
