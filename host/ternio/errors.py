@@ -31,6 +31,12 @@ class CompileError(TernioError):
     """A model that cannot be turned into programs for a board, or does not fit it."""
 
 
+class FitError(CompileError):
+    """A model that is too large for a board, part by part in bytes."""
+
+    exit_code = 2
+
+
 class RuntimeFault(TernioError):
     """The device runtime refused a call; the text is the runtime's own."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,20 +15,22 @@ from .graph import Graph
 from .program import Normalisation, plan_both, plan_infer, state_bytes, without_slots
 from .weights import Quantizer, TensorPool
 
+if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
+
 DEFAULT_TARGETS = ("q", "v", "head")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user may choose: adapter slots, the form of float weights, arena budgets of a board."""
+    """What the user may choose: adapter slots, the form of float weights, a board's arena in bytes."""
 
     adapt: bool = True
     rank: int = 4
     scale: float = 2.0
     targets: tuple[str, ...] = DEFAULT_TARGETS
     float_dtype: str = "f16"
-    infer_limit: int | None = None
-    adapt_limit: int | None = None
+    arena_limit: int | None = None
     quantizer: Quantizer = ternary.quantize
 
 
@@ -73,10 +75,10 @@ def pack_graph(graph: Graph, about: Description, options: Options | None = None)
     floats = sum(x.floats for x in adapters)
     adapt, state, adapt_arena = None, 0, 0
     if not options.adapt:
-        infer = plan_infer(graph, pool, norm, options.infer_limit)
+        infer = plan_infer(graph, pool, norm)
     else:
-        room = options.adapt_limit and options.adapt_limit - state_bytes(floats)
-        infer, adapt = plan_both(graph, pool, norm, options.infer_limit, room)
+        room = options.arena_limit and options.arena_limit - state_bytes(floats)
+        infer, adapt = plan_both(graph, pool, norm, room)
         state = max(align16(adapt.bytes), align16(infer.bytes))
         adapt_arena = state + state_bytes(floats)
     blob = Blob(
@@ -102,6 +104,44 @@ def pack_graph(graph: Graph, about: Description, options: Options | None = None)
         if program is not None:
             check_program(blob, program, what)
     return blob
+
+
+def pack_checkpoint(checkpoint: Checkpoint, options: Options | None = None) -> Blob:
+    """The blob of a trained model.
+
+    Args:
+        checkpoint: as `ternio.checkpoint.load_checkpoint` gives it.
+        options: by default LoRA slots of rank 4 on q, v and head, float weights as F16.
+
+    Raises:
+        CompileError: an operation that boards cannot run, or an option that does not fit.
+
+    Example:
+        >>> blob = pack_checkpoint(load_checkpoint("motion.ckpt"))    # doctest: +SKIP
+        >>> open("motion.tern", "wb").write(blob.encode())            # doctest: +SKIP
+    """
+    from .. import __version__
+    from .trace import engine_quantizer, trace
+
+    inputs, config = checkpoint.inputs, checkpoint.config
+    graph = trace(checkpoint.model, len(inputs.channels), inputs.length)
+    about = Description(
+        name=checkpoint.name,
+        labels=checkpoint.labels,
+        input_scale=inputs.input_scale,
+        gain=inputs.gain,
+        shift=inputs.shift,
+        rate_hz=inputs.rate_hz,
+        patch=config.patch,
+        meta={
+            "model": config.to_dict(),
+            "channels": list(inputs.channels),
+            "created_by": f"ternio {__version__}",
+            **({"report": checkpoint.report} if checkpoint.report else {}),
+        },
+    )
+    options = replace(options or Options(), quantizer=engine_quantizer)
+    return pack_graph(graph, about, options)
 
 
 def _check(graph: Graph, about: Description, options: Options) -> None:

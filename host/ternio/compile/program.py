@@ -217,40 +217,38 @@ def _buffers(listing: Listing) -> set[Buffer]:
     return {ref.buffer for ins in flat for _, ref, _ in ins.accesses()}
 
 
-def plan_infer(
-    graph: Graph, pool: TensorPool, norm: Normalisation, limit: int | None = None
-) -> Planned:
-    """The best layout of `infer`: the least work within `limit` arena bytes where one is given and can
-    be met, else the fewest bytes."""
+def plan_infer(graph: Graph, pool: TensorPool, norm: Normalisation) -> Planned:
+    """The layout of `infer` that needs the fewest bytes."""
     plans = []
     for choice in choices(graph, adapting=False):
         builder = _Builder(graph, pool, norm, choice)
         builder.forward(adapting=False)
         plans.append(_planned(builder, builder.context.listing))
-    return _best(plans, limit)
+    return _best(plans, None)
 
 
 def _best(plans: list[Planned], limit: int | None) -> Planned:
+    """The least work within `limit` bytes where one is given and can be met, else the fewest bytes."""
     within = [p for p in plans if limit is not None and p.bytes <= limit]
     if within:
         return min(within, key=lambda p: (p.macs, p.bytes))
     return min(plans, key=lambda p: (p.bytes, p.macs))
 
 
+def _about(size: int) -> int:
+    """A sixteenth more: what a plan may cost in memory for being better in another way."""
+    return size + size // 16
+
+
 def plan_both(
-    graph: Graph,
-    pool: TensorPool,
-    norm: Normalisation,
-    infer_limit: int | None = None,
-    limit: int | None = None,
+    graph: Graph, pool: TensorPool, norm: Normalisation, limit: int | None = None
 ) -> tuple[Planned, Planned]:
     """The best layouts of `infer` and `adapt`; `limit`: arena bytes for adapt below its state.
 
-    Where it costs neither program more than a sixteenth of its memory, `adapt` takes the forward from
-    `infer` in place of repeating it, which halves the programs in flash.
+    Where it costs neither program more than a sixteenth of its memory, `adapt` takes its forward
+    from `infer` in place of repeating it, which saves a third of the programs in flash.
     """
-    infer = plan_infer(graph, pool, norm, infer_limit)
-    room = max(infer_limit or 0, infer.bytes + infer.bytes // 16)
+    infer = plan_infer(graph, pool, norm)
     whole, shared = [], []
     for choice in choices(graph, adapting=True):
         builder = _Builder(graph, pool, norm, choice)
@@ -262,11 +260,10 @@ def plan_both(
         forward, backward = listing[:end], listing[end:]
         keep = _buffers(forward) & _buffers(backward)
         first = _planned(builder, forward, keep)
-        if first.bytes <= room:
+        if first.bytes <= _about(infer.bytes):
             shared.append((first, _planned(builder, backward, after=first)))
     best = _best(whole, limit)
-    most = max(limit or 0, best.bytes + best.bytes // 16)
-    good = [pair for pair in shared if pair[1].bytes <= most]
+    good = [pair for pair in shared if pair[1].bytes <= max(limit or 0, _about(best.bytes))]
     if not good:
         return infer, best
     adapt = _best([pair[1] for pair in good], limit)
