@@ -1,0 +1,282 @@
+/* tr_kernels_thumb1.S - inner loops of the ternary kernels for cores without multiply-accumulate or
+ * 32-bit Thumb (Cortex-M0, M0+, M23): sums come from tables. Called by tr_kernels_thumb1.c. */
+#if defined(__ARM_ARCH_6M__) || defined(__ARM_ARCH_8M_BASE__)
+
+    .syntax unified
+    .thumb
+
+    .macro FUNCTION name
+    .section .text.\name, "ax"
+    .balign 4
+    .global \name
+    .type \name, %function
+    .thumb_func
+\name:
+    .endm
+
+/* ---- tables ----
+ * Both products use tables of 171 words indexed by four trits: entry c = c0 + 4 c1 + 16 c2 + 64 c3,
+ * c_k in 0..2, holds base - c0 v0 - c1 v1 - c2 v2 - c3 v3. Three neighbours (c0 = 0, 1, 2) are kept
+ * in r1, r2, r3 and stored with one word of padding, which is the place of c0 = 3. Steps: r4 to the
+ * next c1, r5 from c1 = 2 to c1 = 0 of the next c2, r6 to the next c3. */
+
+/* In: r7 = base, r3..r6 = v0..v3. Out: what FILL_TABLE needs. */
+    .macro START_TABLE
+    adds r1, r4, r4         /* 2 v1 */
+    subs r2, r1, r5         /* r5 to be: 2 v1 - v2 */
+    adds r5, r5, r5
+    adds r1, r1, r5
+    subs r6, r1, r6         /* 2 v1 + 2 v2 - v3 */
+    movs r5, r2
+    rsbs r4, r4, #0         /* -v1 */
+    movs r1, r7
+    subs r2, r1, r3
+    subs r3, r2, r3
+    .endm
+
+    .macro STEP by
+    adds r1, r1, \by
+    adds r2, r2, \by
+    adds r3, r3, \by
+    .endm
+
+/* Nine neighbours: one c2, all c1. */
+    .macro FILL_9
+    stmia r0!, {r1-r4}
+    STEP r4
+    stmia r0!, {r1-r4}
+    STEP r4
+    stmia r0!, {r1-r4}
+    .endm
+
+    .macro FILL_27
+    FILL_9
+    STEP r5
+    adds r0, #16
+    FILL_9
+    STEP r5
+    adds r0, #16
+    FILL_9
+    .endm
+
+/* Writes 172 words at r0, the last one garbage. */
+    .macro FILL_TABLE
+    FILL_27
+    STEP r6
+    adds r0, #80
+    FILL_27
+    STEP r6
+    adds r0, #80
+    FILL_27
+    .endm
+
+/* ---- forward ---- */
+
+/* Loads the activations of bytes b and b + 1 for the next field, as x[b] + (x[b + 1] << 16).
+ * r1: address less pitch, moves on; r2: pitch. */
+    .macro LOAD_PAIR into
+    ldrsh \into, [r1, r2]
+    adds r1, r1, r2
+    sxtb r7, \into
+    asrs \into, \into, #8
+    lsls \into, \into, #16
+    adds \into, \into, r7
+    .endm
+
+/* void tr_thumb1_table(uint32_t *table, const int8_t *x, uint32_t pitch)
+ * The sums of byte x and of byte x + 1, side by side in a word, each 512 + sum of (1 - c_k) x_k:
+ * 512 keeps both positive (|sum| <= 4 * 127), so that one addition serves both halves. */
+FUNCTION tr_thumb1_table
+    push {r4-r7, lr}
+    subs r1, r1, r2
+    LOAD_PAIR r3
+    LOAD_PAIR r4
+    LOAD_PAIR r5
+    LOAD_PAIR r6
+    ldr r7, =0x02000200
+    adds r7, r7, r3
+    adds r7, r7, r4
+    adds r7, r7, r5
+    adds r7, r7, r6
+    START_TABLE
+    FILL_TABLE
+    pop {r4-r7, pc}
+    .ltorg
+
+/* r3 += the sum that byte \at of the row selects. */
+    .macro LOOK_UP at, table
+    ldrb r2, [r0, #\at]
+    lsls r2, r2, #2
+    ldrh r2, [\table, r2]
+    adds r3, r3, r2
+    .endm
+
+/* One row, four bytes (16 columns): four look-ups around one load and store of the row's sum. */
+    .macro ROW at
+    ldr r3, [r1]
+    LOOK_UP \at, r4
+    LOOK_UP \at + 1, r5
+    LOOK_UP \at + 2, r6
+    LOOK_UP \at + 3, r7
+    stmia r1!, {r3}
+    .endm
+
+    .macro LOOK_UP_ENTER
+    push {r4-r7, lr}
+    mov r4, r8
+    mov r5, r9
+    push {r4, r5}
+    movs r4, r1
+    movs r1, r2
+    lsls r3, r3, #2
+    adds r3, r3, r1
+    mov r8, r3              /* end of the sums */
+    adds r5, r4, #2
+    ldr r6, =684            /* bytes of a table */
+    adds r6, r6, r4
+    adds r7, r6, #2
+    .endm
+
+    .macro LOOK_UP_LEAVE
+    pop {r4, r5}
+    mov r8, r4
+    mov r9, r5
+    pop {r4-r7, pc}
+    .ltorg
+    .endm
+
+/* void tr_thumb1_rows16(const uint8_t *w, const uint32_t *tables, int32_t *acc, uint32_t rows)
+ * Adds what four bytes of each row select from two tables (four sums); rows, a multiple of 8, are
+ * 16 bytes apart. */
+FUNCTION tr_thumb1_rows16
+    LOOK_UP_ENTER
+1:  .rept 4
+    ROW 0
+    ROW 16
+    adds r0, #32
+    .endr
+    cmp r1, r8
+    beq 2f
+    b 1b
+2:  LOOK_UP_LEAVE
+
+/* void tr_thumb1_rows(const uint8_t *w, const uint32_t *tables, int32_t *acc, uint32_t rows,
+ *                     uint32_t pitch)
+ * The same with rows `pitch` bytes apart. */
+FUNCTION tr_thumb1_rows
+    LOOK_UP_ENTER
+    ldr r3, [sp, #28]       /* behind seven saved registers */
+    mov r9, r3
+1:  .rept 4
+    ROW 0
+    add r0, r9
+    .endr
+    cmp r1, r8
+    bne 1b
+    LOOK_UP_LEAVE
+
+/* ---- transposed ---- */
+
+/* void tr_thumb1_table_t(uint32_t *table, const int16_t *e)
+ * The sums of (1 - c_k) e_k of four rows, exact int32. */
+FUNCTION tr_thumb1_table_t
+    push {r4-r7, lr}
+    movs r2, #2
+    movs r7, #4
+    ldrsh r4, [r1, r2]
+    ldrsh r5, [r1, r7]
+    movs r3, #0
+    movs r7, #6
+    ldrsh r3, [r1, r3]
+    ldrsh r6, [r1, r7]
+    adds r7, r3, r4
+    adds r7, r7, r5
+    adds r7, r7, r6
+    START_TABLE
+    FILL_TABLE
+    pop {r4-r7, pc}
+
+/* Swaps the fields of \a and \b under the mask r7 (\b's) and \bits above it (\a's). */
+    .macro SWAP a, b, bits
+    lsrs r6, \a, #\bits
+    eors r6, r6, \b
+    ands r6, r6, r7
+    eors \b, \b, r6
+    lsls r6, r6, #\bits
+    eors \a, \a, r6
+    .endm
+
+/* acc[0..3] += the sums that the four bytes of \codes select; r0 moves on to the next field. */
+    .macro ADD_BYTE codes, shift, by
+    \shift r6, \codes, #\by
+    ands r6, r6, r7
+    ldr r6, [r1, r6]
+    ldr r5, [r0]
+    adds r5, r5, r6
+    stmia r0!, {r5}
+    .endm
+
+    .macro ADD_FIELD codes
+    ADD_BYTE \codes, lsls, 2
+    ADD_BYTE \codes, lsrs, 6
+    ADD_BYTE \codes, lsrs, 14
+    ADD_BYTE \codes, lsrs, 22
+    add r0, r11
+    .endm
+
+/* void tr_thumb1_columns(const uint8_t *w, const uint32_t *table, int32_t *acc, uint32_t pitch)
+ * Adds the sums of four rows of a panel to its columns. Word by word, the 4 x 4 trits of each byte
+ * of four rows are transposed, so that a byte holds the trits of four rows of one column. */
+FUNCTION tr_thumb1_columns
+    push {r4-r7, lr}
+    mov r4, r8
+    mov r5, r9
+    mov r6, r10
+    mov r7, r11
+    push {r4-r7}
+    mov r8, r0
+    mov r9, r2
+    mov r10, r3
+    lsls r4, r3, #2
+    subs r4, #16
+    mov r11, r4             /* from behind four columns to the same bytes of the next field */
+    add r3, r8
+    mov r12, r3             /* end of the first row */
+1:  mov r6, r8              /* the next word of the four rows */
+    mov r7, r10
+    ldmia r6!, {r2}
+    mov r8, r6
+    adds r6, r6, r7
+    subs r6, #4
+    ldr r3, [r6]
+    ldr r4, [r6, r7]
+    adds r6, r6, r7
+    ldr r5, [r6, r7]
+    ldr r7, =0x33333333     /* fields 1, 3 of rows 0, 2 against fields 0, 2 of rows 1, 3 */
+    SWAP r2, r3, 2
+    SWAP r4, r5, 2
+    ldr r7, =0x0F0F0F0F     /* fields 2, 3 of rows 0, 1 against fields 0, 1 of rows 2, 3 */
+    SWAP r2, r4, 4
+    SWAP r3, r5, 4
+    ldr r7, =0x3FC          /* a byte, times 4 */
+    mov lr, r5
+    mov r0, r9
+    ADD_FIELD r2
+    ADD_FIELD r3
+    ADD_FIELD r4
+    mov r2, lr
+    ADD_FIELD r2
+    movs r6, #16
+    add r9, r6
+    cmp r8, r12
+    beq 2f
+    b 1b
+2:  pop {r4-r7}
+    mov r8, r4
+    mov r9, r5
+    mov r10, r6
+    mov r11, r7
+    pop {r4-r7, pc}
+    .ltorg
+
+#endif
