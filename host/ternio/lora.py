@@ -21,7 +21,7 @@ from .errors import ModelError
 from .nn import BitLinear, Linear, Module, Parameter
 from .tensor import Tensor
 
-TARGETS = ("*.q", "*.v", "head")
+TARGETS = ("q", "v", "head")
 
 
 class LoRALinear(Module):
@@ -53,7 +53,7 @@ def add(
 
     Args:
         model: changed in place.
-        targets: patterns of module paths, `*` matches anything.
+        targets: patterns of module paths or of their last part, `*` matches anything.
         rank: 1..64.
         scale: factor of the side paths.
 
@@ -69,7 +69,7 @@ def add(
     if any(isinstance(m, LoRALinear) for _, m in model.named_modules()):
         raise ModelError("the model has LoRA factors already; remove() them first")
     linear = [p for p, m in model.named_modules() if isinstance(m, (Linear, BitLinear))]
-    chosen = [p for p in linear if any(fnmatch.fnmatchcase(p, t) for t in patterns)]
+    chosen = [p for p in linear if any(_matches(p, t) for t in patterns)]
     if not chosen:
         raise ModelError(f"no layer matches {', '.join(patterns)}; there are {', '.join(linear)}")
     model.requires_grad_(False)
@@ -113,6 +113,11 @@ def load_state_dict(model: Module, state: dict[str, np.ndarray]) -> None:
             raise ModelError(f"{name}: expected shape {list(parameter.shape)}, got {got}")
     for name, parameter in own.items():
         parameter.numpy()[...] = state[name]
+
+
+def _matches(path: str, pattern: str) -> bool:
+    last = path.rpartition(".")[2]
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(last, pattern)
 
 
 def _owner(model: Module, path: str) -> tuple[Module, str]:

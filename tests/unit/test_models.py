@@ -139,7 +139,7 @@ def test_lora_leaves_the_base_alone():
 
 
 def test_lora_targets_that_match_nothing():
-    with pytest.raises(ModelError, match=r"no layer matches \*.query; there are patch_embed"):
-        lora.add(build(), targets=["*.query"])
+    with pytest.raises(ModelError, match=r"no layer matches \*.query, w; there are patch_embed"):
+        lora.add(build(), targets=["*.query", "w"])
     with pytest.raises(ModelError, match=r"LoRA rank 0; expected 1..64"):
         lora.add(build(), rank=0)
