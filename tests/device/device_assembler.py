@@ -1,4 +1,4 @@
-"""Writes blobs from device/FORMAT.md with nothing but `struct`, independently of ternio.blob, for tests of the runtime."""
+"""Writes blobs from device/FORMAT.md with `struct` alone, independently of ternio.blob."""
 
 from __future__ import annotations
 
@@ -8,23 +8,12 @@ import zlib
 
 import numpy as np
 
-OPS = {
-    **{
-        name: 1 + k
-        for k, name in enumerate(
-            "LOOP INPUT ZERO COPY ADD MUL SCALE LINEAR QUANTIZE TERNARY LORA RMSNORM ROPE ATTENTION "
-            "SWIGLU SILU GELU RELU MEANPOOL LAYERNORM".split()
-        )
-    },
-    **{
-        name: 64 + k
-        for k, name in enumerate(
-            "CROSS_ENTROPY LINEAR_T QUANTIZE16 TERNARY_T LORA_BWD RMSNORM_BWD ATTENTION_BWD "
-            "SWIGLU_BWD SILU_BWD GELU_BWD RELU_BWD LAYERNORM_BWD".split()
-        )
-    },
-    "OPTIMIZE": 79,
-}
+FORWARD = """LOOP INPUT ZERO COPY ADD MUL SCALE LINEAR QUANTIZE TERNARY LORA RMSNORM ROPE ATTENTION
+SWIGLU SILU GELU RELU MEANPOOL LAYERNORM"""
+BACKWARD = """CROSS_ENTROPY LINEAR_T QUANTIZE16 TERNARY_T LORA_BWD RMSNORM_BWD ATTENTION_BWD
+SWIGLU_BWD SILU_BWD GELU_BWD RELU_BWD LAYERNORM_BWD"""
+OPS = {name: 1 + k for k, name in enumerate(FORWARD.split())}
+OPS.update({name: 64 + k for k, name in enumerate(BACKWARD.split())}, OPTIMIZE=79)
 STEP = 1 << 28
 ARENA, TENSOR, ADAPTER = 1 << 29, 2 << 29, 3 << 29
 ACC = 0x80
@@ -80,7 +69,9 @@ class Assembler:
         self.factors = 0
         self.infer: list[bytes] = []
         self.adapt: list[bytes] = []
+        self.adapt_flags = 0
         self.top = 0
+        self.infer_arena: int | None = None  # by default the same as adapt's
         self.labels = [f"class {k}" for k in range(outputs)]
         self.input = self.room(bytes_=2 * channels * length, align=16)
         self.logits = self.room(outputs)
@@ -135,9 +126,9 @@ class Assembler:
         self.adapters.append(entry)
         return ADAPTER | len(self.adapters) - 1
 
-    def _program(self, code: list[bytes], state: int) -> bytes:
-        mask = STEP - 1
-        return struct.pack("<III20x", self.input & mask, self.logits & mask, state) + b"".join(code)
+    def _program(self, code: list[bytes], state: int, flags: int) -> bytes:
+        words = (self.input & (STEP - 1), self.logits & (STEP - 1), state, flags)
+        return struct.pack("<IIII16x", *words) + b"".join(code)
 
     @property
     def state(self) -> int:
@@ -158,12 +149,14 @@ class Assembler:
             (b"IODS", iods, 1),
             (b"LABL", labels, self.outputs),
             (b"TDIR", b"".join(self.entries), len(self.entries)),
-            (b"INFR", self._program(self.infer, 0), len(self.infer)),
+            (b"INFR", self._program(self.infer, 0, 0), len(self.infer)),
         ]
         if self.adapters:
             sections.append((b"ADIR", b"".join(self.adapters), len(self.adapters)))
         if self.adapt:
-            sections.append((b"ADPT", self._program(self.adapt, arena), len(self.adapt)))
+            sections.append(
+                (b"ADPT", self._program(self.adapt, arena, self.adapt_flags), len(self.adapt))
+            )
         sections += [(b"META", b"\xa0", 1), (b"DATA", bytes(self.data), 0)]
         body, table = bytearray(), bytearray()
         start = pad(96 + 16 * len(sections), 16)
@@ -175,6 +168,7 @@ class Assembler:
         total = start + len(body)
         adapt_arena = arena + 4 * self.block_bytes if self.adapt else 0
         header = struct.pack("<4sHHII32s", b"TERN", 0, 1, total, 0, b"")
-        header += struct.pack("<IIII", total, len(sections), arena, adapt_arena)
+        infer_arena = arena if self.infer_arena is None else self.infer_arena
+        header += struct.pack("<IIII", total, len(sections), infer_arena, adapt_arena)
         header += self.name.encode().ljust(32, b"\0")
         return seal(header + table + bytes(body))

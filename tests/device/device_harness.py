@@ -1,4 +1,4 @@
-"""The runtime compiled as a shared library, behind thin Python wrappers that show statuses and the arena."""
+"""The runtime as a shared library, behind thin wrappers that show statuses and the arena."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cffi
 import numpy as np
-from device_assembler import STEP, Assembler
+from device_assembler import STEP, Assembler, instruction
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "device" / "src").rglob("*.c"))
@@ -115,3 +115,24 @@ class Machine:
         status = self.lib.c.tr_adapter_export(self.session, self.lib.pointer(out), len(out), used)
         assert status == 0 and used[0] == len(out)
         return out.tobytes()
+
+
+def backward_machine(library: Library, asm: Assembler, code, puts=(), **settings) -> Machine:
+    """Has run `code` in an ADPT program, ahead of a loss over zero logits and the optimiser.
+
+    Without other settings: SGD without momentum, so that the first moments hold the gradients.
+    """
+    if not asm.adapters:
+        asm.adapter(2, 2, 1)
+    gradient = asm.room(asm.outputs)
+    loss = instruction("CROSS_ENTROPY", gradient, asm.logits, n=(asm.outputs,))
+    asm.infer = [instruction("ZERO", asm.logits, n=(asm.outputs, 1))]
+    asm.adapt = [*code, loss, instruction("OPTIMIZE")]
+    machine = Machine(library, asm)
+    settings = settings or {"optimizer": library.c.TR_SGD, "lr": 1.0, "beta1": 0.0}
+    assert machine.begin(**settings) == "TR_OK"
+    for operand, values in puts:
+        machine.put(operand, values)
+    machine.factors = machine.state(0).copy()
+    assert machine.step()[0] == "TR_OK"
+    return machine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from device_assembler import ACC, Assembler, instruction, pad
-from device_harness import Machine
+from device_harness import Machine, backward_machine
 
 RNG = np.random.default_rng(11)
 
@@ -101,21 +101,6 @@ def test_values_that_are_not_finite_stay_harmless(library, bad):
     machine.put(a, [1, bad] * 10)
     machine.infer()
     assert not np.isfinite(machine.view(dst, 3)).all()
-
-
-def backward_machine(library, asm, code, puts):
-    """Runs `code` in an ADPT program (between a loss and the optimiser)."""
-    asm.adapter(2, 2, 1)
-    gradient = asm.room(asm.outputs)
-    loss = instruction("CROSS_ENTROPY", gradient, asm.logits, n=(asm.outputs,))
-    asm.infer = [instruction("ZERO", asm.logits, n=(asm.outputs, 1))]
-    asm.adapt = [*code, loss, instruction("OPTIMIZE")]
-    machine = Machine(library, asm)
-    assert machine.begin() == "TR_OK"
-    for operand, values in puts:
-        machine.put(operand, values)
-    assert machine.step()[0] == "TR_OK"
-    return machine
 
 
 @pytest.mark.parametrize("accumulate", [0, ACC])
