@@ -122,8 +122,7 @@ def _pack(road: _Road) -> None:
 
 
 def _flash(road: _Road, stack: ExitStack) -> dict[str, Any]:
-    """Starts the board and the native board with the model; both stop when the demonstration ends.
-    """
+    """Starts the board and the native board with the model; both stop when all is done."""
     from ternio.link.client import BoardClient
     from ternio.link.flash import flash
     from ternio.link.virtual import VirtualBoards

@@ -10,9 +10,8 @@ import os
 import sys
 import traceback
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -35,16 +34,34 @@ COMMANDS = (
 )
 
 
+# The base of errors in usage: click's own, or of the copy of click that newer typers carry.
+ClickException = typer.BadParameter.__mro__[2]
+
+
 class Program(TyperGroup):
     """Turns errors into one line on stderr: 1 for what went wrong, 2 for what cannot be asked for
     or does not fit.
     """
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: typer.Context) -> list[str]:
         """In the order in which they are used, not that of the alphabet."""
         return [name for name in COMMANDS if name in self.commands]
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Runs the program; errors in usage are one line like all others."""
+        extra["standalone_mode"] = False
+        try:
+            status = super().main(*args, **extra)
+        except ClickException as error:
+            text = error.format_message()
+            if text:  # none after the help that a bare command shows
+                typer.echo(f"error: {text} (--help shows what there is)", err=True)
+            sys.exit(error.exit_code)
+        except typer.Abort:
+            sys.exit(130)
+        sys.exit(status if isinstance(status, int) else 0)
+
+    def invoke(self, ctx: typer.Context) -> Any:
         """Runs the command; Ctrl-C ends with status 130."""
         try:
             return super().invoke(ctx)
@@ -52,7 +69,7 @@ class Program(TyperGroup):
             fail(" ".join(str(error).split()), error.exit_code)
         except KeyboardInterrupt:
             fail("interrupted", 130)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except (typer.Exit, typer.Abort, ClickException, BrokenPipeError):
             raise
         except Exception as error:
             if ctx.params.get("debug") or os.environ.get("TERNIO_DEBUG"):
@@ -103,4 +120,3 @@ for _name in COMMANDS:
 def main() -> None:
     """Entry point of the console script."""
     app()
-    sys.exit(0)

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from .common import BoardOption, JsonOption, PortOption, connect, emit, note, progress, say
+from .common import BoardOption, JsonOption, PortOption, connect, emit, example, note, progress, say
 from .infer import DataArgument, GainOption, PartOption
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the command line."""
-    app.command("adapt")(adapt)
+    app.command("adapt", epilog=example("ternio adapt motion-other-wrist --steps 200"))(adapt)
 
 
 def adapt(
@@ -39,10 +39,7 @@ def adapt(
     gain: GainOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Trains a LoRA adapter on the board with examples from a file.
-
-    Example: ternio adapt motion --gain 1,-1,-1,1,-1,-1 --steps 200
-    """
+    """Trains a LoRA adapter on the board with examples from a file."""
     import math
 
     from ternio.errors import DataError, LinkError

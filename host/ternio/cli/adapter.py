@@ -7,22 +7,19 @@ from typing import Annotated
 
 import typer
 
-from .common import BoardOption, JsonOption, PortOption, connect, emit, progress, say
+from .common import BoardOption, JsonOption, PortOption, connect, emit, example, progress, say
 
 
 def register(app: typer.Typer) -> None:
     """Adds the group to the command line."""
     group = typer.Typer(no_args_is_help=True, help="Keep, fetch, send, drop or merge an adapter.")
-    for command in (save, pull, push, reset, merge):
-        group.command(command.__name__)(command)
+    for command, line in EXAMPLES.items():
+        group.command(command.__name__, epilog=example(line))(command)
     app.add_typer(group, name="adapter")
 
 
 def save(board: BoardOption = None, port: PortOption = None, as_json: JsonOption = False) -> None:
-    """Stores the adapter in training on the board.
-
-    Example: ternio adapter save
-    """
+    """Stores the adapter in training on the board."""
     with connect(board, port) as client:
         saved = client.adapter_save()
     if as_json:
@@ -39,10 +36,7 @@ def pull(
     port: PortOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fetches the board's adapter into a file.
-
-    Example: ternio adapter pull -o wrist.tadp
-    """
+    """Fetches the board's adapter into a file."""
     with connect(board, port) as client:
         data = client.adapter_pull()
     write_file(output, data)
@@ -58,10 +52,7 @@ def push(
     port: PortOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Sends an adapter file; the board checks, stores and attaches it.
-
-    Example: ternio adapter push wrist.tadp
-    """
+    """Sends an adapter file; the board checks, stores and attaches it."""
     data = read_file(file, "adapter")
     with connect(board, port) as client, progress("sending") as tell:
         client.adapter_push(data, tell)
@@ -73,10 +64,7 @@ def push(
 
 
 def reset(board: BoardOption = None, port: PortOption = None, as_json: JsonOption = False) -> None:
-    """Drops the board's adapter: the base model answers again.
-
-    Example: ternio adapter reset
-    """
+    """Drops the board's adapter: the base model answers again."""
     with connect(board, port) as client:
         client.adapter_reset()
         info = client.info()
@@ -92,10 +80,7 @@ def merge(
     output: Annotated[Path, typer.Option("--output", "-o", help="Blob to write.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Bakes an adapter into a blob, which then answers the same without it.
-
-    Example: ternio adapter merge model.tern wrist.tadp -o other.tern
-    """
+    """Bakes an adapter into a blob, which then answers the same without it."""
     from ternio.blob import merge_adapter
 
     merged = merge_adapter(read_file(blob, "blob"), read_file(adapter, "adapter"))
@@ -127,3 +112,12 @@ def write_file(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise BlobError(f"cannot write {path}: {error.strerror}") from None
+
+
+EXAMPLES = {
+    save: "ternio adapter save",
+    pull: "ternio adapter pull -o wrist.tadp",
+    push: "ternio adapter push wrist.tadp",
+    reset: "ternio adapter reset",
+    merge: "ternio adapter merge model.tern wrist.tadp -o other.tern",
+}

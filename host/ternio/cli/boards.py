@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
-from .common import JsonOption, emit, note, say
+from .common import JsonOption, emit, example, note, say
 
 
 def register(app: typer.Typer) -> None:
     """Adds the group to the command line."""
-    group = typer.Typer(invoke_without_command=True)
+    group = typer.Typer(invoke_without_command=True, epilog=example("ternio boards --scan"))
     group.callback()(list_boards)
-    group.command("stop")(stop)
+    group.command("stop", epilog=example("ternio boards stop netduinoplus2"))(stop)
     app.add_typer(group, name="boards")
 
 
@@ -22,10 +23,7 @@ def list_boards(
     scan: Annotated[bool, typer.Option("--scan", help="Ask on the serial ports as well.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Lists the boards that ternio knows and those that run.
-
-    Example: ternio boards --scan
-    """
+    """Lists the boards that ternio knows and those that run."""
     if ctx.invoked_subcommand:
         return
     from ternio.boards import board_names, load_board
@@ -80,7 +78,8 @@ def _print_table(boards: list, running: list[dict]) -> None:
     for b in boards:
         sizes = (f"{size // 1024} K" for size in (b.flash.bytes, b.ram.bytes, b.arena_bytes))
         table.add_row(b.name, b.chip, b.core, *sizes, b.verified)
-    Console().print(table)
+    width = None if sys.stdout.isatty() else 140
+    Console(width=width).print(table)
     for item in running:
         what = f"virtual board {item['name']}" if item["name"] else item["board"]
         say(f"running: {what} on {item['port']}, {item['model']}")
@@ -97,10 +96,7 @@ def stop(
         list[str] | None, typer.Argument(help="Virtual boards; all when none is named.")
     ] = None,
 ) -> None:
-    """Stops virtual boards.
-
-    Example: ternio boards stop netduinoplus2
-    """
+    """Stops virtual boards."""
     from ternio.errors import BoardError
     from ternio.link.virtual import VirtualBoards
 

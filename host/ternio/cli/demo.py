@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, emit, fail
+from .common import JsonOption, emit, example, fail
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the command line."""
-    app.command("demo")(demo)
+    app.command("demo", epilog=example("ternio demo motion"))(demo)
 
 
 def demo(
@@ -26,10 +26,7 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of training and adaptation.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Trains, packs, flashes, classifies, adapts and reports; fails when a promise is not kept.
-
-    Example: ternio demo motion
-    """
+    """Trains, packs, flashes, classifies, adapts and reports; fails when a promise is not kept."""
     from ternio.errors import DataError
 
     if what != "motion":

@@ -13,6 +13,7 @@ import numpy as np
 from ternio.errors import DataError
 
 PARTS = ("train", "test")
+REFERENCE = ("motion", "motion-other-wrist")
 
 
 class ModelFacts(Protocol):
@@ -111,11 +112,12 @@ def _labelled(
 ) -> tuple[list[np.ndarray], list[int], list[str]]:
     from ternio import data
 
-    if source == "motion" and not Path(source).exists():
+    if source in REFERENCE and not Path(source).exists():
         chosen = data.basic_motions()[PARTS.index(part)]
+        chosen = data.other_wrist(chosen) if source != "motion" else chosen
         names = [chosen.labels[y] for y in chosen.y]
         series = [x.astype(np.float64) for x in chosen.x]
-        places = [f"motion {part} #{i}" for i in range(len(series))]
+        places = [f"{source} {part} #{i}" for i in range(len(series))]
     else:
         train, test = data.read(source, label=label, example_id=example_id, layout=layout)
         raw = test if test is not None and part == "test" else train

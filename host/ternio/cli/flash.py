@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, PortOption, emit, progress, say
+from .common import JsonOption, PortOption, emit, example, progress, say
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the command line."""
-    app.command("flash")(flash)
+    app.command("flash", epilog=example("ternio flash motion.tern --board netduinoplus2"))(flash)
 
 
 def flash(
@@ -29,8 +29,6 @@ def flash(
 ) -> None:
     """Sends a model to a board, or builds and uploads the firmware with the model inside when the
     board is bare.
-
-    Example: ternio flash motion.tern --board netduinoplus2
     """
     from ternio.boards import load_board
     from ternio.link.flash import flash as flash_board

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from .common import BoardOption, JsonOption, PortOption, connect, emit, note, progress, say
+from .common import BoardOption, JsonOption, PortOption, connect, emit, example, note, progress, say
 
 PartOption = Annotated[str, typer.Option("--part", help="Which part of a data set: train or test.")]
 GainOption = Annotated[
@@ -27,7 +27,7 @@ DataArgument = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the command line."""
-    app.command("infer")(infer)
+    app.command("infer", epilog=example("ternio infer motion --all --native"))(infer)
 
 
 def infer(
@@ -49,10 +49,7 @@ def infer(
     gain: GainOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Classifies windows on a board.
-
-    Example: ternio infer motion --all --native
-    """
+    """Classifies windows on a board."""
     from ternio.errors import DataError
 
     from .examples import load_examples

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import BoardOption, PortOption, connect
+from .common import BoardOption, PortOption, connect, example
 from .infer import GainOption, PartOption
 
 HISTORY = 12
@@ -20,7 +20,7 @@ BAR_CELLS = 30
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the command line."""
-    app.command("monitor")(monitor)
+    app.command("monitor", epilog=example("ternio monitor --feed motion"))(monitor)
 
 
 def monitor(
@@ -45,10 +45,7 @@ def monitor(
         bool, typer.Option("--json", help="Print the board's JSON lines as they come.")
     ] = False,
 ) -> None:
-    """Shows inferences and adaptation live; Ctrl-C ends it.
-
-    Example: ternio monitor --feed motion
-    """
+    """Shows inferences and adaptation live; Ctrl-C ends it."""
     with connect(board, port) as client:
         info = client.info()
         client.telemetry(True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ternio.boards import Board
-from ternio.errors import BoardError, FitError, LinkError
+from ternio.errors import BoardError, LinkError
 from ternio.link.client import DIGEST, BoardClient, BoardInfo
 from ternio.link.find import ask
 from ternio.link.virtual import VirtualBoards
@@ -87,20 +87,17 @@ def flash(
 
 
 def checked_blob(board: Board, path: Path) -> bytes:
-    """The blob's bytes, verified by the runtime itself and against the board's arena."""
+    """The blob's bytes, verified by the runtime itself and against the board's memory."""
+    from ternio.blob import Blob
+    from ternio.compile import require_fit
     from ternio.runtime import Model
 
     try:
         blob = Path(path).read_bytes()
     except OSError as error:
         raise BoardError(f"cannot read the model {path}: {error.strerror}") from None
-    model = Model.open(blob)
-    if model.infer_arena > board.arena_bytes:
-        missing = model.infer_arena - board.arena_bytes
-        raise FitError(
-            f"{path} does not fit {board.name}: inference needs {model.infer_arena} bytes of "
-            f"arena, the board has {board.arena_bytes}, {missing} too few"
-        )
+    Model.open(blob)
+    require_fit(Blob.decode(blob), board)
     return blob
 
 
