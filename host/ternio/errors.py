@@ -45,12 +45,6 @@ class BoardError(TernioError):
     """A board that is not known, or not there."""
 
 
-class FitError(BoardError):
-    """A model that is too large for a board."""
-
-    exit_code = 2
-
-
 class BuildError(TernioError):
     """The firmware could not be built or uploaded."""
 
