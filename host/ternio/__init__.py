@@ -18,6 +18,7 @@ _MODULES = (
     "errors",
     "functional",
     "link",
+    "lora",
     "models",
     "nn",
     "optim",
@@ -25,6 +26,7 @@ _MODULES = (
     "train",
 )
 _NAMES = {
+    "Context": "tensor",
     "Tensor": "tensor",
     "manual_seed": "tensor",
     "no_grad": "tensor",

@@ -55,7 +55,7 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "context", "pointer")
-    __array_priority__ = 1000  # array * Tensor asks the Tensor
+    __array_ufunc__ = None  # array * Tensor asks the Tensor
 
     def __init__(
         self, data: object, requires_grad: bool = False, context: Context | None = None
@@ -217,8 +217,8 @@ class Tensor:
         return apply(lib.te_add, self, self._constant(other))
 
     def __mul__(self, other: Tensor | float) -> Tensor:
-        if isinstance(other, Tensor):
-            return apply(lib.te_mul, self, other)
+        if isinstance(other, Tensor) or np.ndim(other):
+            return apply(lib.te_mul, self, self._constant(other))
         return apply(lib.te_scale, self, float(other))
 
     __radd__ = __add__

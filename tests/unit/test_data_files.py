@@ -1,5 +1,6 @@
 """Readers of .csv, .npz and .ts: what newcomers' files look like, and what others have wrong."""
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,8 @@ def test_named_columns(tmp_path):
     path = write(tmp_path, "a.csv", "who,what,x\n0,a,1\n1,b,2\n")
     raw, _ = data.read(path, label="what", example_id="who")
     assert raw.labels == ["a", "b"]
+    numbered, _ = data.read(write(tmp_path, "b.csv", "what,0,1\na,5,6\nb,7,8\n"), label="what")
+    assert numbered.labels == ["a", "b"]
     assert "no column 'why'; found who, what, x" in refusal(path, label="why")
 
 
@@ -223,6 +226,46 @@ def test_folders(tmp_path):
 
     (tmp_path / "empty").mkdir()
     assert "expected one data file" in refusal(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("kind", ["long", "wide", "ts", "npz"])
+def test_mutations_are_read_or_refused_in_one_line(tmp_path, kind):
+    """Whatever a byte becomes, a reader gives data or a DataError, never another exception."""
+    np.savez(tmp_path / "seed.npz", x=np.arange(12.0).reshape(2, 3, 2), y=["walk", "run"])
+    seeds = {"long": LONG.encode(), "wide": WIDE.encode(), "ts": TS.encode()}
+    content = seeds.get(kind) or (tmp_path / "seed.npz").read_bytes()
+    path = tmp_path / {"ts": "a.ts", "npz": "a.npz"}.get(kind, "a.csv")
+    rng = random.Random(kind)
+    pieces = [
+        b"",
+        b",",
+        b"\n",
+        b":",
+        b'"',
+        b"NaN",
+        b"-",
+        b"1e999",
+        b"\0",
+        b"\xff",
+        b";",
+        b"@",
+        b"id",
+    ]
+    done = 0
+    for _ in range(250):
+        mutant = content
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(mutant) + 1)
+            mutant = mutant[:at] + rng.choice(pieces) + mutant[at + rng.randint(0, 2) :]
+        path.write_bytes(mutant)
+        try:
+            train, test = data.read(path)
+            done += 1
+            data.prepare(train, test, length=3, nan="interpolate")
+        except DataError as error:
+            assert "\n" not in str(error)
+    assert done < 240
+    assert done > 0 or kind == "npz"
 
 
 def test_unknown_files(tmp_path):

@@ -87,6 +87,9 @@ def test_operators_and_gradients():
     np.testing.assert_allclose(b.grad, (2 * a.numpy() + 1 - b.numpy() / 2).sum(axis=0) / 4)
     a.zero_grad()
     assert a.grad is None
+    both = np.float32([1, 2]) * a, a * np.float32([1, 2]), 2 * a, np.float32(2) * a
+    for product, factor in zip(both, ([1, 2], [1, 2], 2, 2), strict=True):
+        np.testing.assert_allclose(product, a.numpy() * factor)
 
 
 def test_grad_view_survives_zero_grad():

@@ -50,9 +50,12 @@ class Table:
     def number(self, row: int, column: int) -> float:
         """The number in a cell; DataError names file, line and column."""
         line, cells = self.rows[row]
-        title = self.header[column] if self.header else str(column + 1)
-        place = f"{self.name}:{line}, column {title!r}"
-        return parse_number(cells[column], place, self.decimal_comma)
+        try:
+            return float(cells[column])
+        except ValueError:
+            title = self.header[column] if self.header else str(column + 1)
+            place = f"{self.name}:{line}, column {title!r}"
+            return parse_number(cells[column], place, self.decimal_comma)
 
     def numbers(self, row: int, columns: list[int]) -> list[float]:
         """The numbers of several columns of a row."""
@@ -70,7 +73,7 @@ def read_csv(path: Path, label: str | None = None, example_id: str | None = None
     Raises:
         DataError: with file and line.
     """
-    table = read_table(path)
+    table = read_table(path, *(name for name in (label, example_id) if name))
     if table.header is None:
         if label or example_id:
             raise DataError(f"{path.name}: the first line is no header, so no column has a name")
@@ -88,8 +91,13 @@ def read_csv(path: Path, label: str | None = None, example_id: str | None = None
     return _read_long(table, label_column, id_column)
 
 
-def read_table(path: Path) -> Table:
-    """Splits a delimited text file into cells of one width; blank lines are skipped."""
+def read_table(path: Path, *names: str) -> Table:
+    """Splits a delimited text file into cells of one width; blank lines are skipped.
+
+    Args:
+        path: the file.
+        names: columns that make the first line a header, beside the usual ones.
+    """
     lines = read_text(path).splitlines()
     first = next(line for line in lines if line.strip())
     delimiter = max(_DELIMITERS, key=first.count)
@@ -112,7 +120,7 @@ def read_table(path: Path) -> Table:
     comma = delimiter != "," and any(
         _DECIMAL_COMMA.match(c) for _, cells in rows[:50] for c in cells
     )
-    header = _header(rows[0][1])
+    header = _header(rows[0][1], names)
     if header is None:
         return Table(path.name, None, rows, comma)
     if len(rows) == 1:
@@ -120,9 +128,9 @@ def read_table(path: Path) -> Table:
     return Table(path.name, header, rows[1:], comma)
 
 
-def _header(cells: list[str]) -> list[str] | None:
+def _header(cells: list[str], names: tuple[str, ...]) -> list[str] | None:
     """The cells as column names, unless all but at most one (the label) are numbers."""
-    known = (*LABEL_COLUMNS, *ID_COLUMNS, *TIME_COLUMNS)
+    known = (*LABEL_COLUMNS, *ID_COLUMNS, *TIME_COLUMNS, *(name.lower() for name in names))
     if any(cell.lower() in known for cell in cells):
         return cells
     words = sum(not is_number(cell.replace(",", ".")) for cell in cells)

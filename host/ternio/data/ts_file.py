@@ -59,7 +59,7 @@ def _read_header(path: Path, lines: Iterator[tuple[int, str]]) -> _Header:
             raise DataError(
                 f"{place}: expected a line starting with @ before @data, got {line[:40]!r}"
             )
-        key, *words = line[1:].split()
+        key, *words = line[1:].split() or [""]
         key = key.lower()
         if key == "data":
             if not labelled:
@@ -98,12 +98,15 @@ def _parse_example(place: str, line: str) -> tuple[np.ndarray, str]:
     columns = []
     for c, field in enumerate(fields):
         cells = field.split(",")
-        columns.append(
-            [
-                parse_number(v, f"{place}, channel {c + 1}, sample {t + 1}")
-                for t, v in enumerate(cells)
-            ]
-        )
+        try:
+            columns.append([float(cell) for cell in cells])
+        except ValueError:
+            columns.append(
+                [
+                    parse_number(v, f"{place}, channel {c + 1}, sample {t + 1}")
+                    for t, v in enumerate(cells)
+                ]
+            )
         if len(columns[c]) != len(columns[0]):
             raise DataError(
                 f"{place}: channel {c + 1} has {len(columns[c])} samples, channel 1 has "
