@@ -1,4 +1,4 @@
-"""A blob that uses every instruction of the format, for tests of the loader, of parity and for fuzzing."""
+"""A blob that uses every instruction of the format: for tests of loader, parity and fuzzing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ EPS = f32(1e-5)
 
 
 def example(seed: int = 1) -> Assembler:
-    """A two-branch transformer block over a window of 18 x 3 samples, three classes; the last patch is
-    half empty. Its gradients are used for training but stand for no exact derivative."""
+    """A two-branch transformer block over a window of 18 x 3 samples, three classes; the last
+    patch is half empty. Its gradients train, but stand for no exact derivative."""
     rng = np.random.default_rng(seed)
     asm = Assembler(channels=3, length=18, outputs=3, name="example")
     normal = lambda *shape: rng.standard_normal(shape) * 0.3  # noqa: E731

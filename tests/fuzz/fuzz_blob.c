@@ -1,0 +1,112 @@
+/* fuzz_blob.c - libFuzzer target: any bytes as a blob, as they come and again with sizes, digest
+ * and CRC made right, as a hostile packer would. What the loader accepts is run in arenas of
+ * exactly the size that the blob names. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../../device/src/tr_internal.h"
+
+enum { MAX_ARENA = 1 << 24, MAX_WORK = 20000000, STEPS = 3 };
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+unsigned long fuzz_accepted; /* for the driver's report */
+
+/* Exactly `bytes` bytes, so that the sanitizer sees the first one too far. malloc aligns to 16. */
+static void *exactly(uint32_t bytes) {
+    void *p = malloc(bytes ? bytes : 1);
+    if (!p || (uintptr_t)p % 16) abort();
+    memset(p, 0x7F, bytes);
+    return p;
+}
+
+/* Products of one run of a program, roughly: a loader lets slow programs pass, a fuzzer need not.
+ */
+static uint64_t work_of(const uint8_t *section, uint32_t count) {
+    const tr_instr *code = (const tr_instr *)(const void *)(section + sizeof(tr_program));
+    uint64_t work = 0, rows = 1;
+    uint32_t body = 0;
+    for (uint32_t k = 0; k < count; ++k) {
+        const tr_instr *i = &code[k];
+        if (i->op == TR_OP_LOOP) {
+            rows = i->n0;
+            body = i->n1;
+            continue;
+        }
+        uint64_t one = ((uint64_t)i->n0 + 100) * (i->n1 + 1) * (i->n2 + 1);
+        if (i->op == TR_OP_ATTENTION || i->op == TR_OP_ATTENTION_BWD) one *= rows;
+        work += rows * one;
+        if (body && --body == 0) rows = 1;
+    }
+    return work;
+}
+
+static void run(const tr_model *model, const uint8_t *data, size_t size) {
+    uint32_t count = model->channels * model->length;
+    uint32_t arena_bytes = model->adapt ? model->adapt_arena : model->infer_arena;
+    if (arena_bytes > MAX_ARENA || work_of(model->infer, model->infer_count) > MAX_WORK) return;
+    if (model->adapt && work_of(model->adapt, model->adapt_count) > MAX_WORK) return;
+    fuzz_accepted++;
+
+    int16_t *window = exactly(2 * count);
+    for (uint32_t k = 0; k < count; ++k) window[k] = (int16_t)(data[k % size] * 257 - 32768);
+    void *arena = exactly(model->infer_arena), *big = exactly(arena_bytes);
+    tr_session session;
+    const float *logits;
+    float *probs = exactly(4 * model->outputs);
+    if (tr_session_init(&session, model, arena, model->infer_arena)) abort();
+    if (tr_infer(&session, window, count, &logits)) abort();
+    if (tr_classify(logits, model->outputs, probs) >= model->outputs) abort();
+    for (uint32_t k = 0; k < model->outputs; ++k) {
+        if (!tr_model_label(model, k)) abort();
+    }
+
+    tr_adapt_config config = tr_adapt_defaults();
+    if (tr_session_init(&session, model, big, arena_bytes)) abort();
+    if (model->adapt && tr_adapt_begin(&session, &config)) abort();
+    for (uint32_t k = 0; model->adapt && k < STEPS; ++k) {
+        tr_status status = tr_adapt_step(&session, window, count, k % model->outputs, NULL);
+        if (status && status != TR_ERR_VALUE) abort();
+    }
+    if (model->adapt) {
+        uint32_t bytes = tr_adapter_bytes(model), used;
+        void *file = exactly(bytes);
+        if (tr_adapter_export(&session, file, bytes, &used) || used != bytes) abort();
+        if (tr_adapter_attach(&session, file, bytes)) abort();
+        if (tr_infer(&session, window, count, &logits)) abort();
+        free(file);
+    }
+    free(window);
+    free(arena);
+    free(big);
+    free(probs);
+}
+
+static void seal(uint8_t *blob, uint32_t size) {
+    tr_blob_header *header = (tr_blob_header *)(void *)blob;
+    memcpy(header->magic, "TERN", 4);
+    header->major = TR_MAJOR;
+    header->minor = TR_MINOR;
+    header->total_bytes = header->digest_end = size;
+    tr_sha256(blob + TR_DIGEST_START, size - TR_DIGEST_START, header->digest);
+    header->crc32 = tr_crc32(0, blob + TR_CRC_START, size - TR_CRC_START);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (size == 0 || size > MAX_ARENA) return 0;
+    uint32_t bytes = (uint32_t)size;
+    uint8_t *blob = exactly(bytes);
+    memcpy(blob, data, size);
+    tr_model model;
+    if (tr_model_open(&model, blob, bytes) == TR_OK) run(&model, data, size);
+    if (bytes >= sizeof(tr_blob_header)) {
+        seal(blob, bytes);
+        if (tr_model_open(&model, blob, bytes) == TR_OK) {
+            uint32_t crc = tr_crc32(0, blob, bytes);
+            run(&model, data, size);
+            if (tr_crc32(0, blob, bytes) != crc) abort(); /* flash is not writable */
+            if (!tr_adapter_check(&model, blob, bytes)) abort();
+        }
+    }
+    free(blob);
+    return 0;
+}
