@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import time
@@ -21,7 +22,7 @@ ZCBOR_SOURCES = "+<zcbor_common.c> +<zcbor_decode.c> +<zcbor_encode.c>"
 
 # Object path in the build folder -> part of the size table, first match wins.
 PARTS = [
-    ("runtime", r"/runtime/"),
+    ("runtime", r"/runtime(_asm)?/"),
     ("link", r"/src/link/"),
     ("console", r"/src/console/"),
     ("storage", r"/src/storage/"),
@@ -78,7 +79,8 @@ def configure(env, emulated: bool) -> None:
     ours = env.Clone()
     ours.Append(CCFLAGS=WARNINGS)
     ours.BuildSources("$BUILD_DIR/port", str(port))
-    ours.BuildSources("$BUILD_DIR/runtime", str(runtime / "src"), "+<*.c> +<kernels/*.c> +<kernels/*.S>")
+    ours.BuildSources("$BUILD_DIR/runtime", str(runtime / "src"), "+<**/*.c>")
+    ours.BuildSources("$BUILD_DIR/runtime_asm", str(runtime / "src"), "+<**/*.S>")
     theirs = env.Clone()
     theirs.Append(CCFLAGS=ZCBOR_FLAGS)
     theirs.BuildSources("$BUILD_DIR/zcbor", str(zcbor / "src"), ZCBOR_SOURCES)
@@ -130,9 +132,11 @@ def sizes_by_part(map_text: str) -> dict[str, dict[str, int]]:
 
 
 def print_sizes(target, source, env) -> None:
-    """The table that closes a build: flash and RAM of every part in bytes."""
+    """The table that closes a build, also as sizes.json: flash and RAM of every part in bytes."""
     map_path = Path(env.subst("$BUILD_DIR")) / "firmware.map"
     table = sizes_by_part(map_path.read_text(encoding="utf-8"))
+    sizes_path = map_path.with_name("sizes.json")
+    sizes_path.write_text(json.dumps(table), encoding="utf-8")
     print(f"{'part':<16}{'flash':>9}{'RAM':>9}")
     for part, row in sorted(table.items(), key=lambda item: -item[1]["flash"]):
         print(f"{part:<16}{row['flash']:>9}{row['ram']:>9}")

@@ -43,7 +43,7 @@ buildprog = env.Alias("buildprog", image)
 env.AddPostAction(elf, env.VerboseAction(ternio_build.print_sizes, "Sizes in bytes"))
 
 start = env.VerboseAction(
-    f'"$PYTHONEXE" -m ternio.link.virtual start --board {env["BOARD"]} --image $SOURCE', "Starting the virtual board"
+    f'"$PYTHONEXE" -m ternio.firmware start {env["BOARD"]} $SOURCE', "Starting the virtual board"
 )
 upload = env.AddPlatformTarget("upload", elf, [start], "Start the emulated board with this image")
 AlwaysBuild(upload)
