@@ -33,7 +33,8 @@ class Checkpoint:
         inputs: channels, window and number range of the input.
         name: of the model, as a blob will carry it.
         loss: float32, per training step.
-        report: free facts for people: data set, accuracy, seed, ...
+        report: few facts for people, which a blob carries too: data set, accuracy, seed.
+        training: the settings it was trained with.
     """
 
     model: Classifier
@@ -42,6 +43,7 @@ class Checkpoint:
     name: str
     loss: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     report: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
 
     @property
     def config(self) -> ClassifierConfig:
@@ -64,6 +66,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> int:
         "labels": list(checkpoint.labels),
         "inputs": checkpoint.inputs.to_dict(),
         "report": checkpoint.report,
+        "training": checkpoint.training,
     }
     arrays = {f"param/{k}": v for k, v in checkpoint.model.state_dict().items()}
     arrays["history/loss"] = np.asarray(checkpoint.loss, dtype=np.float32)
@@ -91,7 +94,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         config = ClassifierConfig.from_dict(about["model"])
         inputs = InputDescription.from_dict(about["inputs"])
         labels = tuple(str(label) for label in about["labels"])
-        name, report = str(about["name"]), dict(about["report"])
+        name = str(about["name"])
+        report, training = dict(about["report"]), dict(about["training"])
         if len(labels) != config.classes or len(set(labels)) != len(labels):
             raise ModelError(f"{len(labels)} labels for {config.classes} outputs")
         if (inputs.length, len(inputs.channels)) != (config.length, config.channels):
@@ -105,7 +109,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path.name}: the checkpoint lacks or garbles {error}") from error
     loss = arrays.get("history/loss", np.zeros(0, np.float32))
-    return Checkpoint(model.eval(), labels, inputs, name, loss, report)  # type: ignore[arg-type]
+    model.eval()
+    return Checkpoint(model, labels, inputs, name, loss, report, training)
 
 
 def _check_size(config: ClassifierConfig, state: dict[str, np.ndarray]) -> None:

@@ -259,14 +259,9 @@ def train_classifier(
     model = Classifier(ClassifierConfig(**data_shape, **shape))
     result = fit(model, inputs, sets.train, config, progress)
     evaluation = evaluate(model, inputs, sets.test)
-    report = {
-        "train_examples": len(sets.train),
-        "test_examples": len(sets.test),
-        "test_correct": evaluation.correct,
-        "steps_done": len(result.loss),
-        "training": asdict(config),
-    }
-    checkpoint = Checkpoint(model, labels, inputs, name, np.float32(result.loss), report)
+    report = {"data": sets.train.name, "accuracy": evaluation.accuracy, "seed": config.seed}
+    loss = np.array(result.loss, dtype=np.float32)
+    checkpoint = Checkpoint(model, labels, inputs, name, loss, report, asdict(config))
     return Trained(checkpoint, result, evaluation, [*sets.notes, *inputs.remarks(sets.train)])
 
 

@@ -18,7 +18,9 @@ def make() -> Checkpoint:
         ("a", "b"), 6, 25.0, *(np.float32(v) for v in ([1, 2], [3, 4], [0.1, 1 / 3]))
     )
     loss = np.float32([2.0, 1.0])
-    return Checkpoint(Classifier(config), ("x", "y", "z"), inputs, "tiny", loss, {"seed": 1})
+    return Checkpoint(
+        Classifier(config), ("x", "y", "z"), inputs, "tiny", loss, {"seed": 1}, {"lr": 0.1}
+    )
 
 
 def test_round_trip(tmp_path):
@@ -29,6 +31,7 @@ def test_round_trip(tmp_path):
     x = np.random.default_rng(0).standard_normal((3, 6, 2))
     np.testing.assert_array_equal(found.model.predict(x), given.model.predict(x))
     assert (found.labels, found.name, found.report) == (("x", "y", "z"), "tiny", {"seed": 1})
+    assert found.training == {"lr": 0.1}
     assert found.config == given.config
     assert (found.inputs.channels, found.inputs.rate_hz) == (("a", "b"), 25.0)
     np.testing.assert_array_equal(found.inputs.input_scale, given.inputs.input_scale)
