@@ -4,6 +4,7 @@
  *
  * Prints "ternio native board on /dev/pts/N" and serves that port until SIGTERM; with --stdio it serves stdin until
  * its end. A reset is a re-exec that keeps terminal and flash. */
+#define _GNU_SOURCE /* posix_openpt and ptsname */
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
