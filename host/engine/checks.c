@@ -106,3 +106,16 @@ static int te_pass_grad(te_ctx *ctx, te_tensor *t, const te_float *dy) {
         memcpy(grad, dy, (size_t)t->numel * sizeof *grad);
     return 1;
 }
+
+/* As te_pass_grad with all of the gradient of `out`, which is not needed after it: between two
+ * intermediate results the buffer itself changes hands. */
+static int te_hand_grad(te_ctx *ctx, te_tensor *out, te_tensor *t) {
+    if (!t->requires_grad || t->grad_set || t->node < 0 || out->keep_grad)
+        return te_pass_grad(ctx, t, out->grad);
+    te_float *spare = t->grad;
+    t->grad = out->grad;
+    t->grad_set = 1;
+    out->grad = spare;
+    out->grad_set = 0;
+    return 1;
+}

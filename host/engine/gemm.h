@@ -30,15 +30,18 @@ TE_INLINE void V(tile)(const int rows, const int vectors, const te_tile *t) {
     }
     for (int j = 0; j < vectors; j++) {
         const int64_t n = t->columns - j * V(lanes);
+        te_float *c = t->c + j * V(lanes);
+        if (n >= V(lanes) && !t->row_scale && !t->bias) { /* the usual case, without choices */
+            TE_UNROLL
+            for (int i = 0; i < rows; i++, c += t->c_row)
+                V(store)(c, t->accumulate ? V(load)(c) + sum[i][j] : sum[i][j]);
+            continue;
+        }
         V(vec) bias = t->bias ? V(load_n)(t->bias + j * V(lanes), n) : V(set)(0);
         TE_UNROLL
-        for (int i = 0; i < rows; i++) {
-            te_float *c = t->c + i * t->c_row + j * V(lanes);
-            V(vec) value = sum[i][j];
-            if (t->accumulate) value += V(load_n)(c, n);
-            if (t->row_scale) value *= V(set)(t->row_scale[i]);
-            if (t->bias) value += bias;
-            V(store_n)(c, value, n);
+        for (int i = 0; i < rows; i++, c += t->c_row) {
+            V(vec) value = t->accumulate ? V(load_n)(c, n) + sum[i][j] : sum[i][j];
+            V(store_n)(c, value * V(set)(t->row_scale ? t->row_scale[i] : 1) + bias, n);
         }
     }
 }

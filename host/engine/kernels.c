@@ -21,18 +21,21 @@
 #endif
 
 #ifdef TE_DOUBLE
-typedef int64_t te_int;
+typedef long long te_int;
 #define TE_ROUND_MAGIC 6755399441055744.0 /* 1.5 * 2^52 */
 #define TE_HUGE        1e300
 #define te_exp         exp
 #define te_sqrt        sqrt
 #else
-typedef int32_t te_int;
+typedef int te_int;
 #define TE_ROUND_MAGIC 12582912.0f /* 1.5 * 2^23 */
 #define TE_HUGE        1e37f
 #define te_exp         expf
 #define te_sqrt        sqrtf
 #endif
+
+/* Read from element 8 - n, a vector whose first n lanes are set. */
+static const te_int te_lane_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 
 /* 2 sqrt(2/pi) and that times 0.044715 */
 #define TE_GELU_LINEAR ((te_float)1.5957691216057308)
@@ -114,17 +117,24 @@ TE_TABLE("portable", portable);
 #define TE_ZIP_HIGH           TE_ZIP_HIGH_4
 #define TE_FUSED              __builtin_ia32_vfmaddpd256
 #define TE_GCC_SQUARE_ROOT(a) __builtin_ia32_sqrtpd256(a)
+#define TE_MASKED_LOAD(p, mask) __builtin_ia32_maskloadpd256((const te_vec_avx2 *)(p), mask)
+#define TE_MASKED_STORE(p, mask, v) __builtin_ia32_maskstorepd256((te_vec_avx2 *)(p), mask, v)
 #else
 #define TE_ZIP_LOW            TE_ZIP_LOW_8
 #define TE_ZIP_HIGH           TE_ZIP_HIGH_8
 #define TE_FUSED              __builtin_ia32_vfmaddps256
 #define TE_GCC_SQUARE_ROOT(a) __builtin_ia32_sqrtps256(a)
+#define TE_MASKED_LOAD(p, mask) __builtin_ia32_maskloadps256((const te_vec_avx2 *)(p), mask)
+#define TE_MASKED_STORE(p, mask, v) __builtin_ia32_maskstoreps256((te_vec_avx2 *)(p), mask, v)
 #endif
 #include "simd.h"
 #include "gemm.h"
 #include "rows.h"
 TE_TABLE("avx2", avx2);
 #include "simd_end.h"
+
+/* A bit mask of the first n lanes. */
+#define TE_FIRST(n) ((1u << (n)) - 1)
 
 #define TE_SUFFIX       avx512
 #define TE_TARGET       __attribute__((target("avx512f,avx512dq,avx2,fma")))
@@ -135,11 +145,15 @@ TE_TABLE("avx2", avx2);
 #define TE_ZIP_HIGH           TE_ZIP_HIGH_8
 #define TE_FUSED(a, b, c)     __builtin_ia32_vfmaddpd512_mask(a, b, c, -1, 4)
 #define TE_GCC_SQUARE_ROOT(a) __builtin_ia32_sqrtpd512_mask(a, a, -1, 4)
+#define TE_LOAD_FIRST(p, n, rest) __builtin_ia32_loadupd512_mask(p, rest, TE_FIRST(n))
+#define TE_STORE_FIRST(p, n, v) __builtin_ia32_storeupd512_mask(p, v, TE_FIRST(n))
 #else
 #define TE_ZIP_LOW            TE_ZIP_LOW_16
 #define TE_ZIP_HIGH           TE_ZIP_HIGH_16
 #define TE_FUSED(a, b, c)     __builtin_ia32_vfmaddps512_mask(a, b, c, -1, 4)
 #define TE_GCC_SQUARE_ROOT(a) __builtin_ia32_sqrtps512_mask(a, a, -1, 4)
+#define TE_LOAD_FIRST(p, n, rest) __builtin_ia32_loadups512_mask(p, rest, TE_FIRST(n))
+#define TE_STORE_FIRST(p, n, v) __builtin_ia32_storeups512_mask(p, v, TE_FIRST(n))
 #endif
 #include "simd.h"
 #include "gemm.h"

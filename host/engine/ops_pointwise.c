@@ -33,13 +33,14 @@ te_tensor *te_add(te_ctx *ctx, te_tensor *a, te_tensor *b) {
 static int te_add_backward(te_ctx *ctx, te_node *node) {
     te_tensor *a = node->in[0], *b = node->in[1];
     const te_float *dy = node->out->grad;
-    if (!te_pass_grad(ctx, a, dy)) return 0;
-    if (a->numel == b->numel) return te_pass_grad(ctx, b, dy);
-    if (!b->requires_grad) return 1;
-    te_float *db = te_grad_sum_buffer(b);
-    if (!db) return 0;
-    for (int64_t i = 0; i < a->numel; i += b->numel) ctx->kernels->add(b->numel, db, dy + i, db);
-    return 1;
+    if (a->numel == b->numel) {
+        if (!te_pass_grad(ctx, b, dy)) return 0;
+    } else if (b->requires_grad) {
+        te_float *db = te_grad_sum_buffer(b);
+        if (!db) return 0;
+        for (int64_t i = 0; i < a->numel; i += b->numel) ctx->kernels->add(b->numel, db, dy + i, db);
+    }
+    return te_hand_grad(ctx, node->out, a);
 }
 
 te_tensor *te_mul(te_ctx *ctx, te_tensor *a, te_tensor *b) {

@@ -213,5 +213,5 @@ te_tensor *te_reshape(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape)
 }
 
 static int te_reshape_backward(te_ctx *ctx, te_node *node) {
-    return te_pass_grad(ctx, node->in[0], node->out->grad);
+    return te_hand_grad(ctx, node->out, node->in[0]);
 }

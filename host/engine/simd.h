@@ -12,6 +12,8 @@ typedef te_float V(vec) __attribute__((vector_size(TE_VECTOR_BYTES)));
 typedef te_float V(vec_unaligned)
     __attribute__((vector_size(TE_VECTOR_BYTES), aligned(sizeof(te_float)), may_alias));
 typedef te_int V(ivec) __attribute__((vector_size(TE_VECTOR_BYTES)));
+typedef te_int V(ivec_unaligned)
+    __attribute__((vector_size(TE_VECTOR_BYTES), aligned(sizeof(te_int)), may_alias));
 
 TE_INLINE V(vec) V(set)(te_float x) {
     return x - (V(vec)){0};
@@ -37,26 +39,41 @@ TE_INLINE V(vec) V(abs)(V(vec) a) {
     return V(max)(a, -a);
 }
 
-/* Reductions go through the lanes in order, so that they are the same on every run. */
+/* Reductions: each round adds the two halves of a vector and leaves every sum twice, so that after
+ * log2(lanes) rounds all lanes hold the total; the order is the same on every run. */
 TE_INLINE te_float V(sum)(V(vec) v) {
-    te_float total = 0;
-    for (int i = 0; i < V(lanes); i++) total += v[i];
-    return total;
+    TE_UNROLL
+    for (int width = V(lanes); width > 1; width /= 2) v = TE_ZIP_LOW(v, v) + TE_ZIP_HIGH(v, v);
+    return v[0];
 }
 TE_INLINE te_float V(largest)(V(vec) v) {
-    te_float result = v[0];
-    for (int i = 1; i < V(lanes); i++) result = v[i] > result ? v[i] : result;
-    return result;
+    TE_UNROLL
+    for (int width = V(lanes); width > 1; width /= 2)
+        v = V(max)(TE_ZIP_LOW(v, v), TE_ZIP_HIGH(v, v));
+    return v[0];
 }
 
 /* The first n < lanes elements; the other lanes get `fill`. */
 TE_INLINE V(vec) V(load_part)(const te_float *p, int64_t n, te_float fill) {
+#if defined(TE_MASKED_LOAD)
+    V(ivec) mask = *(const V(ivec_unaligned) *)(te_lane_mask + 8 - n);
+    return V(select)(mask, (V(vec))TE_MASKED_LOAD(p, mask), V(set)(fill));
+#elif defined(TE_LOAD_FIRST)
+    return TE_LOAD_FIRST(p, n, V(set)(fill));
+#else
     V(vec) v = V(set)(fill);
     for (int64_t i = 0; i < n; i++) v[i] = p[i];
     return v;
+#endif
 }
 TE_INLINE void V(store_part)(te_float *p, V(vec) v, int64_t n) {
+#if defined(TE_MASKED_LOAD)
+    TE_MASKED_STORE(p, *(const V(ivec_unaligned) *)(te_lane_mask + 8 - n), v);
+#elif defined(TE_LOAD_FIRST)
+    TE_STORE_FIRST(p, n, v);
+#else
     for (int64_t i = 0; i < n; i++) p[i] = v[i];
+#endif
 }
 #else
 enum { V(lanes) = 1 };

@@ -9,3 +9,7 @@
 #undef TE_ZIP_HIGH
 #undef TE_FUSED
 #undef TE_GCC_SQUARE_ROOT
+#undef TE_MASKED_LOAD
+#undef TE_MASKED_STORE
+#undef TE_LOAD_FIRST
+#undef TE_STORE_FIRST

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import resource
 import subprocess
-import time
 from pathlib import Path
 
 from engine_harness import ENGINE
@@ -20,27 +20,31 @@ def build(folder: Path, source: Path, *flags: str) -> Path:
 
 
 def test_every_failing_allocation_leaks_and_crashes_nothing(tmp_path):
-    flags = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    flags = ["-g", "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     program = build(tmp_path, HERE / "leak_check.c", *flags)
     done = subprocess.run([program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout) > 100, "fewer allocations failed than the operations make"
 
 
-def test_the_example_learns_and_repeats_itself(tmp_path):
-    program = build(tmp_path, ENGINE / "examples" / "train.c", "-O2")
+def test_the_example_learns_and_repeats_itself(tmp_path, libraries):
+    program, source = tmp_path / "train", ENGINE / "examples" / "train.c"
+    command = ["cc", "-std=c11", f"-I{ENGINE}", str(source), str(libraries[False])]
+    subprocess.run([*command, "-lm", "-o", str(program)], check=True)
     runs = [subprocess.run([program], capture_output=True, text=True, check=True) for _ in range(2)]
     assert runs[0].stdout == runs[1].stdout
     assert float(re.findall(r"accuracy ([\d.]+)", runs[0].stdout)[-1]) > 0.99
 
 
 def test_one_file_compiles_within_a_second_without_optimisation(tmp_path):
+    """In processor time, the best of three, so that a busy machine does not matter."""
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = ["cc", "-c", "-O0", str(ENGINE / "engine.c"), "-o", str(tmp_path / "engine.o")]
         subprocess.run(command, check=True)
-        seconds.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 1.0
 
 
