@@ -173,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="S,M,L")
     parser.add_argument("--batches", default="1,16")
+    parser.add_argument("--kinds", default="float,ternary")
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--simd", help="avx512, avx2 or portable; the best by default")
     arguments = parser.parse_args()
@@ -187,16 +188,15 @@ def main() -> None:
     for name in arguments.sizes.split(","):
         size = SIZES[name]
         for batch in map(int, arguments.batches.split(",")):
-            for ternary in (False, True):
+            for kind in arguments.kinds.split(","):
+                ternary = kind == "ternary"
                 e = Engine(library, False, arguments.simd)
                 per_step = batch * size.context
                 step = engine_step(e, size, batch, ternary)
                 losses = [step() for _ in range(10)]
                 ours = rate(step, per_step, arguments.seconds)
-                line = (
-                    f"{name} B{batch:<2} {'ternary' if ternary else 'float  '} engine {ours:9.0f}"
-                )
-                line += f" ({e.lib.te_bytes_peak(e.ctx) / 1e6:.1f} MB)"
+                memory = e.lib.te_bytes_peak(e.ctx) / 1e6
+                line = f"{name} B{batch:<2} {kind:7} engine {ours:9.0f} ({memory:.1f} MB)"
                 e.close()
                 if torch:
                     eager = torch_step(torch, size, batch, ternary, False)
