@@ -11,7 +11,7 @@ from ternio.errors import DataError
 LONG = "id,label,ax,ay\n0,walk,1,2\n0,walk,3,4\n1,run,5,6\n1,run,7,8\n"
 WIDE = "label,ax_0,ax_1,ax_2,ay_0,ay_1,ay_2\nwalk,1,2,3,4,5,6\nrun,7,8,9,10,11,12\n"
 TS = (
-    "# a comment\n@problemName P\n@timeStamps false\n@univariate false\n@dimensions 2\n"
+    "% a comment\n@problemName P\n@timeStamps false\n@univariate false\n@dimensions 2\n"
     "@equalLength true\n@seriesLength 3\n@classLabel true run walk\n@data\n"
     "1,2,3:4,5,6:walk\n7,8,9:10,11,12:run\n"
 )

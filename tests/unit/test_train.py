@@ -150,3 +150,15 @@ def test_labels_must_fit_the_model():
     trained = train_classifier(data.Prepared(waves(), waves()), "m", TrainConfig(steps=1), **SMALL)
     with pytest.raises(DataError, match="3 labels, the model has 2 outputs"):
         fit(trained.checkpoint.model, trained.checkpoint.inputs, waves(9, classes=3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ternary", [True, False])
+@pytest.mark.parametrize("seed", range(8))
+def test_every_seed_reaches_the_reference_accuracy(seed, ternary):
+    sets = data.load("motion")
+    trained = train_classifier(sets, "motion", TrainConfig(seed=seed), ternary=ternary)
+    assert trained.evaluation.accuracy >= 0.975
+    far = data.other_wrist(sets.test)
+    model, inputs = trained.checkpoint.model, trained.checkpoint.inputs
+    assert evaluate(model, inputs, far).accuracy <= 0.5

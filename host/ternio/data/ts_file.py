@@ -25,7 +25,7 @@ def read_ts(path: Path) -> RawDataset:
     series, labels, places = [], [], []
     for number, line in lines:
         line = line.strip()
-        if not line or line.startswith("#"):
+        if not line or line.startswith(("#", "%")):
             continue
         place = f"{path.name}:{number}"
         values, label = _parse_example(place, line)
@@ -52,7 +52,7 @@ def _read_header(path: Path, lines: Iterator[tuple[int, str]]) -> _Header:
     header, labelled = _Header(), False
     for number, line in lines:
         line = line.strip()
-        if not line or line.startswith("#"):
+        if not line or line.startswith(("#", "%")):
             continue
         place = f"{path.name}:{number}"
         if not line.startswith("@"):
