@@ -5,6 +5,9 @@
  * Prints "ternio native board on /dev/pts/N" and serves that port until SIGTERM; with --stdio it serves stdin until
  * its end. A reset is a re-exec that keeps terminal and flash. */
 #define _GNU_SOURCE /* posix_openpt and ptsname */
+#define _XOPEN_SOURCE 700 /* pseudo-terminals */
+#define _DEFAULT_SOURCE
+
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>

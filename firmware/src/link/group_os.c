@@ -93,27 +93,13 @@ struct smp_outcome group_stats(const struct smp_request *request, zcbor_state_t 
 
 /* ---- group 9 ---- */
 
-/* argv joined by spaces; false when longer than a console line. */
-static bool join(const struct word_list *argv, char *line, uint32_t capacity) {
-    uint32_t length = 0;
-    for (uint32_t i = 0; i < argv->count; i++) {
-        const struct zcbor_string *word = &argv->words[i];
-        if (word->len + 2 > capacity - length) return false;
-        if (length) line[length++] = ' ';
-        for (size_t c = 0; c < word->len; c++) line[length++] = word->value[c] < ' ' ? '?' : (char)word->value[c];
-    }
-    line[length] = '\0';
-    return true;
-}
-
 struct smp_outcome group_shell(const struct smp_request *request, zcbor_state_t *out) {
-    struct word_list argv;
-    struct field fields[] = {{"argv", FIELD_TEXT_LIST, &argv, false}};
     char line[BOARD_LINE_BYTES], buffer[ANSWER_BYTES];
+    struct word_line words = {line, sizeof line};
+    struct field fields[] = {{"argv", FIELD_WORDS, &words, false}};
     struct text answer;
     if (request->id != 0) return SMP_FAIL(SMP_ENOTSUP);
     if (!smp_read(request, fields, 1) || !fields[0].found) return SMP_FAIL(SMP_EINVAL);
-    if (!join(&argv, line, sizeof line)) return SMP_GROUP_FAIL(GROUP_SHELL, 2);
     text_init(&answer, buffer, sizeof buffer);
     bool ok = console_run(line, &answer);
     return encoded(put_text(out, "o", buffer) && put_u32(out, "ret", ok ? 0 : 1));

@@ -11,12 +11,17 @@
 
 /* ---- reading requests ---- */
 
-static bool read_list(zcbor_state_t *in, struct word_list *list) {
-    list->count = 0;
+static bool read_words(zcbor_state_t *in, const struct word_line *line) {
+    uint32_t length = 0;
+    line->buffer[0] = '\0';
     if (!zcbor_list_start_decode(in)) return false;
     while (!zcbor_array_at_end(in)) {
-        if (list->count == sizeof list->words / sizeof *list->words) return false;
-        if (!zcbor_tstr_decode(in, &list->words[list->count++])) return false;
+        struct zcbor_string word;
+        if (!zcbor_tstr_decode(in, &word) || word.len + 2 > line->capacity - length) return false;
+        if (length) line->buffer[length++] = ' ';
+        for (size_t i = 0; i < word.len; i++)
+            line->buffer[length++] = word.value[i] < ' ' ? '?' : (char)word.value[i];
+        line->buffer[length] = '\0';
     }
     return zcbor_list_end_decode(in);
 }
@@ -43,7 +48,7 @@ static bool read_value(zcbor_state_t *in, struct field *field) {
     case FIELD_BOOL: return zcbor_bool_decode(in, field->value);
     case FIELD_TEXT: return zcbor_tstr_decode(in, field->value);
     case FIELD_BYTES: return zcbor_bstr_decode(in, field->value);
-    case FIELD_TEXT_LIST: return read_list(in, field->value);
+    case FIELD_WORDS: return read_words(in, field->value);
     }
     return false;
 }

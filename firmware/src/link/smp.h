@@ -50,14 +50,15 @@ uint32_t smp_handle(const uint8_t *message, uint32_t bytes, uint8_t *answer, uin
 /* One member that a request may have. */
 struct field {
     const char *key;
-    enum { FIELD_U32, FIELD_U64, FIELD_FLOAT, FIELD_BOOL, FIELD_TEXT, FIELD_BYTES, FIELD_TEXT_LIST } type;
-    void *value; /* uint32_t, uint64_t, float, bool, struct zcbor_string, struct word_list */
+    enum { FIELD_U32, FIELD_U64, FIELD_FLOAT, FIELD_BOOL, FIELD_TEXT, FIELD_BYTES, FIELD_WORDS } type;
+    void *value; /* uint32_t, uint64_t, float, bool, struct zcbor_string, struct word_line */
     bool found;
 };
 
-struct word_list {
-    struct zcbor_string words[16];
-    uint32_t count;
+/* A list of texts, read into one line with spaces between; a list that does not fit is malformed. */
+struct word_line {
+    char *buffer;
+    uint32_t capacity;
 };
 
 /* Reads the request's map: fields in any order, unknown scalar members passed over. False for anything malformed, for a

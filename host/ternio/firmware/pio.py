@@ -27,7 +27,7 @@ __all__ = ["BuildResult", "build", "build_native", "ensure_platformio", "upload"
 
 Sizes = dict[str, dict[str, int]]
 
-NATIVE_FLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-ffp-contract=off"]
+NATIVE_FLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror=implicit", "-ffp-contract=off"]
 ZCBOR_FLAGS = ["-std=gnu11", "-O2", "-g", "-w", "-fno-strict-aliasing"]
 SANITIZE_FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 

@@ -1,0 +1,125 @@
+"""Hostile input: the native board under address and undefined-behaviour checks eats random lines, damaged frames, valid
+frames with wild content and damaged models, and goes on answering."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import random
+import shutil
+import struct
+import subprocess
+
+import cbor2
+import pytest
+from firmware_boards import blob
+
+from ternio.firmware import pio
+
+GROUPS = {0: (0, 5, 6, 7, 9), 2: (0, 1), 8: (0, 1, 2, 3, 4), 9: (0,), 64: range(8), 77: (0,)}
+KEYS = ["off", "len", "data", "name", "type", "d", "format", "argv", "x", "fmt", "label", "lr"]
+KEYS += ["beta1", "eps", "seed", "sgd", "on", "clip", "unknown"]
+LINES = ["info", "labels", "infer", "adapt 1", "adapter", "adapter save", "adapter reset", "stats"]
+LINES += ["put 0 1 2 3", "put 35 -7", "put 99999 1", "put -1 1", "telemetry on", "help", "adapt"]
+
+
+def frame(message: bytes) -> bytes:
+    """An SMP message as lines of base64."""
+    crc = struct.pack(">H", binascii.crc_hqx(message, 0))
+    text = base64.b64encode(struct.pack(">H", len(message) + 2) + message + crc)
+    lines = [text[i : i + 124] for i in range(0, len(text), 124)]
+    return b"".join((b"\x04\x14" if i else b"\x06\x09") + line + b"\n" for i, line in enumerate(lines))
+
+
+def message(op: int, group: int, command: int, body: bytes, version: int = 1) -> bytes:
+    return struct.pack(">BBHHBB", op | version << 3, 0, len(body), group, 7, command) + body
+
+
+def upload(name: str, data: bytes) -> bytes:
+    """All frames of an upload."""
+    parts = []
+    for off in range(0, len(data), 900):
+        body = {"off": off, "data": data[off : off + 900], "name": name, "len": len(data)}
+        parts.append(frame(message(2, 8, 0, cbor2.dumps(body))))
+    return b"".join(parts)
+
+
+class Attacker:
+    """Random input with a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def value(self, depth: int = 0):
+        r = self.random
+        kinds = [
+            lambda: r.choice([0, 1, 23, 24, 255, 65536, 2**31, 2**32, 2**63, -1, -(2**40)]),
+            lambda: r.randbytes(r.choice([0, 1, 2, 3, 71, 72, 300])),
+            lambda: r.choice(["/model", "/adapter", "ternio", "crc32", "sha256", "a", "", "é" * 50]),
+            lambda: r.choice([0.0, 0.005, -1.0, 1e39, float("nan"), float("inf")]),
+            lambda: r.choice([True, False, None]),
+            lambda: r.choice(LINES).split(" "),
+            lambda: ["word" * r.randrange(9)] * r.randrange(200),
+            lambda: {"deep": self.value(depth + 1)} if depth < 4 else 1,
+            lambda: cbor2.CBORTag(5, 1),
+        ]
+        return r.choice(kinds)()
+
+    def body(self) -> bytes:
+        r = self.random
+        keys = r.sample(KEYS, r.randrange(6))
+        data = bytearray(cbor2.dumps({key: self.value() for key in keys}))
+        if r.random() < 0.1:
+            data = bytearray(r.choice([b"\x81", b"\x9f", b"\xbf", b"\xd8\x18"]) * r.randrange(1, 1400))
+        for _ in range(r.choice([0, 0, 0, 1, 3])):
+            if data:
+                data[r.randrange(len(data))] = r.randrange(256)
+        return bytes(data[: r.choice([len(data), len(data), len(data) // 2])])
+
+    def one_frame(self) -> bytes:
+        r = self.random
+        group = r.choice([*GROUPS, 64, 64, 8, 8])
+        command = r.choice(list(GROUPS[group]))
+        if group == 0 and command == 5 and r.random() < 0.95:
+            command = 0
+        data = bytearray(
+            frame(message(r.choice([0, 2, 2, 2, 5]), group, command, self.body(), r.randrange(3)))
+        )
+        for _ in range(r.choice([0, 0, 0, 0, 1, 2])):
+            data[r.randrange(len(data))] = r.randrange(256)
+        return bytes(data)
+
+    def piece(self) -> bytes:
+        r = self.random
+        damaged = bytearray(blob("victim"))
+        damaged[r.randrange(len(damaged))] ^= 1 << r.randrange(8)
+        return r.choice(
+            [
+                self.one_frame,
+                self.one_frame,
+                self.one_frame,
+                lambda: r.choice(LINES).encode() + r.choice([b"\n", b"\r\n", b"\0\n"]),
+                lambda: r.randbytes(r.randrange(700)) + b"\n",
+                lambda: b"\x06\x09" + base64.b64encode(r.randbytes(r.randrange(90))) + b"\n",
+                lambda: upload("/model", bytes(damaged)) if r.random() < 0.2 else b"\n",
+                lambda: upload("/model", blob("victim")) if r.random() < 0.1 else b"\n",
+            ]
+        )()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@pytest.mark.parametrize("seed", range(4))
+def test_no_input_breaks_the_board(tmp_path, seed):
+    program = pio.build_native(sanitize=True)
+    attacker = Attacker(seed)
+    attack = upload("/model", blob("victim")) + b"".join(attacker.piece() for _ in range(1500))
+    board = subprocess.run(
+        [program, "--stdio", "--flash", tmp_path / "flash"],
+        input=attack + b"\n\nhelp\n",
+        capture_output=True,
+        timeout=120,
+    )
+    assert board.returncode == 0, board.stderr.decode()[-2000:]
+    assert board.stderr == b""
+    assert board.stdout.rstrip().splitlines()[-1].startswith(b"commands: ")
+    assert b"ternio 0.1.0 on native: no model, storage file" in board.stdout
