@@ -52,7 +52,7 @@ def board_table(folder: Path) -> None:
     for machine in images.MACHINES.values():
         results = [count_kernels(machine, *shape, folder, plugin) for shape in SHAPES]
         for region in REGIONS[1:]:
-            cells = "".join(f"{result[region]:10.2f}" for result in results)
+            cells = "".join(f"{result[region]:10.3f}" for result in results)
             print(f"{machine.core:<12}{region:<22}{cells}")
 
 

@@ -90,6 +90,12 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
 
 #endif
 
-void tr_kernel_scale(float *dst, const tr_i32 *acc, uint32_t n, float scale) {
-    for (uint32_t k = 0; k < n; ++k) dst[k] = (float)acc[k] * scale;
+#if !defined(TR_KERNELS_THUMB1)
+
+void tr_kernel_scale(void *values, uint32_t n, float scale) {
+    const tr_i32 *sums = values;
+    float *scaled = values;
+    for (uint32_t k = 0; k < n; ++k) scaled[k] = (float)sums[k] * scale;
 }
+
+#endif

@@ -83,6 +83,19 @@
     adds \into, \into, r7
     .endm
 
+/* void tr_thumb1_fill(int32_t *acc, uint32_t rows, int32_t value): acc[rows] = value, rows a multiple
+ * of 8, not 0. */
+FUNCTION tr_thumb1_fill
+    push {r4, lr}
+    movs r3, r2
+    movs r4, r2
+1:  stmia r0!, {r2-r4}
+    stmia r0!, {r2-r4}
+    stmia r0!, {r2-r3}
+    subs r1, #8
+    bne 1b
+    pop {r4, pc}
+
 /* void tr_thumb1_table(uint32_t *table, const int8_t *x, uint32_t pitch)
  * The sums of byte x and of byte x + 1, side by side in a word, each 512 + sum of (1 - c_k) x_k:
  * 512 keeps both positive (|sum| <= 4 * 127), so that one addition serves both halves. */
@@ -177,25 +190,6 @@ FUNCTION tr_thumb1_rows
 
 /* ---- transposed ---- */
 
-/* void tr_thumb1_table_t(uint32_t *table, const int16_t *e)
- * The sums of (1 - c_k) e_k of four rows, exact int32. */
-FUNCTION tr_thumb1_table_t
-    push {r4-r7, lr}
-    movs r2, #2
-    movs r7, #4
-    ldrsh r4, [r1, r2]
-    ldrsh r5, [r1, r7]
-    movs r3, #0
-    movs r7, #6
-    ldrsh r3, [r1, r3]
-    ldrsh r6, [r1, r7]
-    adds r7, r3, r4
-    adds r7, r7, r5
-    adds r7, r7, r6
-    START_TABLE
-    FILL_TABLE
-    pop {r4-r7, pc}
-
 /* Swaps the fields of \a and \b under the mask r7 (\b's) and \bits above it (\a's). */
     .macro SWAP a, b, bits
     lsrs r6, \a, #\bits
@@ -206,7 +200,7 @@ FUNCTION tr_thumb1_table_t
     eors \a, \a, r6
     .endm
 
-/* acc[0..3] += the sums that the four bytes of \codes select; r0 moves on to the next field. */
+/* Adds the sums that the four bytes of \codes select to four columns; r0 moves on. */
     .macro ADD_BYTE codes, shift, by
     \shift r6, \codes, #\by
     ands r6, r6, r7
@@ -221,28 +215,52 @@ FUNCTION tr_thumb1_table_t
     ADD_BYTE \codes, lsrs, 6
     ADD_BYTE \codes, lsrs, 14
     ADD_BYTE \codes, lsrs, 22
-    add r0, r11
     .endm
 
-/* void tr_thumb1_columns(const uint8_t *w, const uint32_t *table, int32_t *acc, uint32_t pitch)
- * Adds the sums of four rows of a panel to its columns. Word by word, the 4 x 4 trits of each byte
- * of four rows are transposed, so that a byte holds the trits of four rows of one column. */
+/* void tr_thumb1_columns(const uint8_t *panel, const int16_t *e, int32_t *sums, uint32_t *table,
+ *                        const int16_t *end, uint32_t pitch)
+ * Adds the products of all rows, with errors e .. end, to the columns of a panel, which are kept in
+ * the order [word of a row][field][byte of the word]. Four rows at a time: a table of the sums of
+ * (1 - c_k) e_k, exact int32; then, word by word, the 4 x 4 trits of each byte of the four rows are
+ * transposed, so that a byte holds the trits of four rows of one column and selects its sum. */
+    .equ AT_E, 0
+    .equ AT_SUMS, 4
+    .equ AT_TABLE, 8
+    .equ AT_END, 44         /* behind three words and eight saved registers */
+    .equ AT_PITCH, 48
 FUNCTION tr_thumb1_columns
     push {r4-r7, lr}
     mov r4, r8
     mov r5, r9
     mov r6, r10
-    mov r7, r11
-    push {r4-r7}
-    mov r8, r0
-    mov r9, r2
-    mov r10, r3
-    lsls r4, r3, #2
-    subs r4, #16
-    mov r11, r4             /* from behind four columns to the same bytes of the next field */
+    push {r4-r6}
+    push {r1-r3}
+    ldr r3, [sp, #AT_PITCH]
+    mov r8, r0              /* next word of the first row */
+    mov r10, r3             /* pitch */
+1:  ldr r1, [sp, #AT_E]
+    ldr r0, [sp, #AT_TABLE]
+    movs r2, #2
+    movs r5, #4
+    movs r6, #6
+    ldrsh r4, [r1, r2]
+    ldrsh r5, [r1, r5]
+    ldrsh r6, [r1, r6]
+    movs r2, #0
+    ldrsh r3, [r1, r2]
+    adds r1, #8
+    str r1, [sp, #AT_E]
+    adds r7, r3, r4
+    adds r7, r7, r5
+    adds r7, r7, r6
+    START_TABLE
+    FILL_TABLE
+    ldr r1, [sp, #AT_TABLE]
+    ldr r0, [sp, #AT_SUMS]
+    mov r3, r10
     add r3, r8
     mov r12, r3             /* end of the first row */
-1:  mov r6, r8              /* the next word of the four rows */
+2:  mov r6, r8              /* a word of each of the four rows */
     mov r7, r10
     ldmia r6!, {r2}
     mov r8, r6
@@ -259,24 +277,147 @@ FUNCTION tr_thumb1_columns
     SWAP r2, r4, 4
     SWAP r3, r5, 4
     ldr r7, =0x3FC          /* a byte, times 4 */
-    mov lr, r5
-    mov r0, r9
+    mov r9, r5              /* for the sum */
     ADD_FIELD r2
     ADD_FIELD r3
     ADD_FIELD r4
-    mov r2, lr
+    mov r2, r9
     ADD_FIELD r2
-    movs r6, #16
-    add r9, r6
     cmp r8, r12
-    beq 2f
+    beq 3f
+    b 2b
+3:  add r8, r10             /* over the other three rows */
+    add r8, r10
+    add r8, r10
+    ldr r0, [sp, #AT_E]
+    ldr r1, [sp, #AT_END]
+    cmp r0, r1
+    beq 4f
     b 1b
-2:  pop {r4-r7}
+4:  add sp, #12
+    pop {r4-r6}
     mov r8, r4
     mov r9, r5
     mov r10, r6
-    mov r11, r7
     pop {r4-r7, pc}
+    .ltorg
+
+/* ---- scaling ---- */
+
+/* How far to shift a byte to the left until its top bit is set. */
+    .section .rodata.tr_thumb1_shift, "a"
+tr_thumb1_shift:
+    .byte 8, 7, 6, 6, 5, 5, 5, 5
+    .fill 8, 1, 4
+    .fill 16, 1, 3
+    .fill 32, 1, 2
+    .fill 64, 1, 1
+    .fill 128, 1, 0
+
+/* void *tr_thumb1_scale(void *values, void *end, uint32_t scale)
+ * Replaces int32 by float: a * scale, rounded half to even, with |a| = a, m = the scale's 24-bit
+ * significand and the product formed in 16 x 16 and 16 x 8 bits. scale: the bits of a normal
+ * positive float from which 2^24 times as much is finite. Stops at |a| >= 2^24; returns where. */
+FUNCTION tr_thumb1_scale
+    push {r4-r7, lr}
+    mov r4, r8
+    mov r5, r9
+    mov r6, r10
+    push {r4-r6}
+    mov r8, r1              /* end */
+    lsrs r3, r2, #23
+    adds r3, #15
+    lsls r3, r3, #23
+    mov r10, r3             /* exponent of a 16-bit a times m, less the significand's top bit */
+    uxtb r6, r2             /* m, low 8 bits */
+    lsls r1, r2, #9
+    lsrs r1, r1, #17
+    movs r3, #0x80
+    lsls r3, r3, #8
+    orrs r1, r1, r3         /* m, high 16 bits */
+    ldr r7, =tr_thumb1_shift
+    cmp r0, r8
+    beq 9f
+
+1:  ldr r2, [r0]
+    asrs r3, r2, #31
+    eors r2, r2, r3
+    subs r2, r2, r3         /* a, and the sign in r3 */
+    lsrs r4, r2, #8
+    beq 6f
+    lsrs r5, r4, #8
+    bne 7f
+    ldrb r5, [r7, r4]
+2:  lsls r3, r3, #8         /* shift and sign in one register; lsls below looks at 8 bits */
+    adds r5, r5, r3
+    lsls r2, r2, r5         /* a in [2^15, 2^16) */
+    movs r4, r2
+    muls r4, r6, r4
+    muls r2, r1, r2
+    lsrs r3, r4, #8
+    adds r2, r2, r3         /* product >> 8 in [2^30, 2^32); what is left of it: r4's low byte */
+3:  bmi 4f
+    lsls r2, r2, #1         /* the bit shifted in is 0, the rest in r4 still says "above a tie" */
+    adds r5, #1
+4:  lsrs r3, r2, #8         /* 24 bits; carry: the half */
+    bcc 5f
+    lsls r2, r2, #25
+    lsls r4, r4, #24
+    orrs r2, r2, r4
+    beq 8f
+    adds r3, #1
+5:  lsls r5, r5, #23
+    subs r3, r3, r5
+    add r3, r10
+    stmia r0!, {r3}
+    cmp r0, r8
+    bne 1b
+9:  pop {r4-r6}
+    mov r8, r4
+    mov r9, r5
+    mov r10, r6
+    pop {r4-r7, pc}
+
+6:  ldrb r5, [r7, r2]       /* a below 2^8 */
+    adds r5, #8
+    cmp r2, #0
+    bne 2b
+    stmia r0!, {r2}
+    cmp r0, r8
+    bne 1b
+    b 9b
+
+7:  lsrs r4, r5, #8         /* a from 2^16: 8 more bits of it, r3 below */
+    bne 9b
+    ldrb r5, [r7, r5]
+    lsls r3, r3, #8
+    adds r5, r5, r3
+    lsls r2, r2, r5
+    subs r5, #8
+    mov r9, r5
+    uxtb r3, r2
+    lsrs r2, r2, #8
+    movs r5, r3
+    muls r5, r6, r5         /* weight 2^0 */
+    muls r3, r1, r3         /* weight 2^8, as the two that are added to it */
+    lsrs r4, r5, #8
+    adds r3, r3, r4
+    movs r4, r2
+    muls r4, r6, r4
+    adds r3, r3, r4
+    muls r2, r1, r2         /* weight 2^16 */
+    lsrs r4, r3, #8
+    orrs r5, r5, r3         /* bits below */
+    adds r2, r2, r4
+    movs r4, r5
+    mov r5, r9
+    cmp r2, #0
+    b 3b
+
+8:  movs r4, #1             /* a tie: to the even neighbour */
+    ands r4, r4, r3
+    adds r3, r3, r4
+    b 5b
     .ltorg
 
 #endif

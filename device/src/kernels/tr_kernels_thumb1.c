@@ -7,12 +7,18 @@
 
 enum { TABLE_WORDS = 171, BIAS = 512, ROW_GROUP = 8 };
 
+typedef struct {
+    tr_i32 columns[4];
+} TR_ALIAS four_sums;
+
+void tr_thumb1_fill(tr_i32 *acc, uint32_t rows, int32_t value);
 void tr_thumb1_table(tr_u32 *table, const int8_t *x, uint32_t pitch);
 void tr_thumb1_rows16(const uint8_t *w, const tr_u32 *tables, tr_i32 *acc, uint32_t rows);
 void tr_thumb1_rows(const uint8_t *w, const tr_u32 *tables, tr_i32 *acc, uint32_t rows,
                     uint32_t pitch);
-void tr_thumb1_table_t(tr_u32 *table, const tr_i16 *e);
-void tr_thumb1_columns(const uint8_t *w, const tr_u32 *table, tr_i32 *acc, uint32_t pitch);
+void tr_thumb1_columns(const uint8_t *panel, const tr_i16 *e, tr_i32 *sums, tr_u32 *table,
+                       const tr_i16 *end, uint32_t pitch);
+void *tr_thumb1_scale(void *values, void *end, uint32_t scale);
 
 /* Adds four bytes (16 columns) of all rows to their sums. The rows behind the last full eight have
  * their sums in `tail`, where the padding rows may write. */
@@ -33,8 +39,8 @@ void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t 
     int32_t start = -(int32_t)(cols16 / 4 * BIAS);
     tr_u32 *tables = scratch; /* two tables of two columns of bytes: 1368 bytes and one word */
     tr_i32 *tail = (tr_i32 *)scratch + 1376 / 4;
-    for (uint32_t r = 0; r < rows; ++r) acc[r] = start;
-    for (uint32_t r = 0; r < ROW_GROUP; ++r) tail[r] = start;
+    if (rows >= ROW_GROUP) tr_thumb1_fill(acc, rows & ~(ROW_GROUP - 1u), start);
+    tr_thumb1_fill(tail, ROW_GROUP, start);
     while (cols16) {
         uint32_t width = cols16 < TR_PANEL ? cols16 : TR_PANEL, pitch = width / 4;
         for (uint32_t byte = 0; byte < pitch; byte += 4) {
@@ -51,10 +57,25 @@ void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t 
 
 void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, uint32_t rows8,
                           uint32_t pitch, void *scratch) {
-    memset(acc, 0, 16 * pitch);
-    for (uint32_t r = 0; r < rows8; r += 4, panel += 4 * pitch) {
-        tr_thumb1_table_t(scratch, e + r);
-        tr_thumb1_columns(panel, scratch, acc, pitch);
+    tr_u32 *table = scratch;
+    four_sums *sums = (four_sums *)(table + TABLE_WORDS + 1), *dst = (four_sums *)acc;
+    tr_thumb1_fill(sums->columns, 4 * pitch, 0);
+    tr_thumb1_columns(panel, e, sums->columns, table, e + rows8, pitch);
+    for (uint32_t word = 0; word < pitch / 4; ++word)
+        for (uint32_t field = 0; field < 4; ++field) dst[field * pitch / 4 + word] = *sums++;
+}
+
+/* The loop in assembly takes sums below 2^24 and scales far from the ends of the float range; the
+ * compiler's float operations take the rest. */
+void tr_kernel_scale(void *values, uint32_t n, float scale) {
+    uint32_t bits = tr_bits(scale), exponent = bits >> 23;
+    int usual = exponent >= 1 && exponent <= 229; /* a sign bit would make it larger */
+    char *p = values, *end = p + 4 * n;
+    for (;;) {
+        if (usual) p = tr_thumb1_scale(p, end, bits);
+        if (p == end) return;
+        *(float *)(void *)p = (float)*(tr_i32 *)(void *)p * scale;
+        p += 4;
     }
 }
 

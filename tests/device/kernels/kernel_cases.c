@@ -165,7 +165,7 @@ static void test_scale(uint32_t turn) {
         if (turn % 8 == 1) acc[k] = (int32_t)((uint32_t)acc[k] & 0xFFFFF000u) >> (k & 15);
     }
     for (uint32_t k = 0; k < COUNT; ++k) scaled[k] = (float)acc[k] * scale;
-    tr_kernel_scale((float *)(void *)sums, acc, COUNT, scale);
+    tr_kernel_scale(sums, COUNT, scale);
     for (uint32_t k = 0; k < COUNT; ++k) {
         float got = ((float *)(void *)sums)[k];
         int both_nan = got != got && scaled[k] != scaled[k];
