@@ -7,6 +7,7 @@ takes the adapter off again. Board, native board and Python must agree to the bi
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -61,7 +62,7 @@ def run_motion(board_name: str, output: Path, seed: int, tell: Tell) -> dict[str
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"cannot make the folder {output}: {error.strerror}") from None
-    road = _Road(load_board(board_name), output, seed, tell)
+    road = _Road(_usable_board(board_name, tell), output, seed, tell)
     _train(road)
     _pack(road)
     with ExitStack() as stack:
@@ -69,6 +70,17 @@ def run_motion(board_name: str, output: Path, seed: int, tell: Tell) -> dict[str
         _classify_and_adapt(road, clients)
     account = _account(road, time.monotonic() - start)
     return _report(road, account)
+
+
+def _usable_board(name: str, tell: Tell) -> Board:
+    """The board, or the native one where the emulator or the Arm compiler is not installed."""
+    board = load_board(name)
+    needed = () if board.is_native else ("qemu-system-arm", "arm-none-eabi-gcc")
+    missing = [program for program in needed if shutil.which(program) is None]
+    if not missing:
+        return board
+    tell(f"{' and '.join(missing)} not installed: the native board stands in for {name}")
+    return load_board("native")
 
 
 # ---- host ---------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 INK, MUTED = "#22262b", "#8a929b"
 BLUE, ORANGE, GREEN = "#2f6db5", "#d9822b", "#3f9a6b"
-PART_COLOURS = (BLUE, "#7ba7d6", "#b9cfe8", "#d5dde6", ORANGE, "#efc08f", GREEN, "#a8d3bc")
+PART_COLOURS = (BLUE, "#7ba7d6", "#b9cfe8", ORANGE, "#efc08f", GREEN)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,10 @@ def print_promises(promises: list[Promise], stderr: bool = False) -> None:
     for p in promises:
         mark = "[green]kept[/]" if p.kept else "[bold red]BROKEN[/]"
         table.add_row(p.what, p.required, p.measured, mark)
-    Console(stderr=stderr, soft_wrap=True).print(table)
+    console = Console(stderr=stderr)
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table)
 
 
 def write_json(path: Path, account: Account, facts: dict[str, Any]) -> None:
@@ -65,7 +68,9 @@ def write_json(path: Path, account: Account, facts: dict[str, Any]) -> None:
     data = {
         **facts,
         "kept": account.kept,
-        "accuracy": [{"what": what, "value": value} for what, value, _ in account.accuracy],
+        "accuracy": [
+            {"what": what.replace("\n", " "), "value": value} for what, value, _ in account.accuracy
+        ],
         "loss": account.loss,
         "memory": {
             kind: {"parts": dict(parts), "board_bytes": total}
@@ -136,14 +141,24 @@ def _draw_loss(axes: Axes, loss: list[float]) -> None:
     _title(axes, f"loss while adapting on the board (line: mean of {window})")
 
 
+def _largest(parts: list[tuple[str, int]], count: int) -> list[tuple[str, int]]:
+    """At most `count` parts, in their order where all fit, else by size with the rest as one."""
+    if len(parts) <= count:
+        return parts
+    ranked = sorted(parts, key=lambda part: -part[1])
+    rest = sum(size for _, size in ranked[count - 1 :])
+    return [*ranked[: count - 1], ("other", rest)]
+
+
 def _draw_memory(axes: Axes, memory: dict[str, tuple[list[tuple[str, int]], int]]) -> None:
     """One stacked bar per kind of memory, as a share of what the board has; parts named beneath."""
-    for row, (kind, (parts, total)) in enumerate(memory.items()):
+    for row, (kind, (all_parts, total)) in enumerate(memory.items()):
+        parts = _largest(all_parts, len(PART_COLOURS))
         left = 0.0
         y = -row * 1.5
         axes.barh(y, 1.0, height=0.5, color="#f0f2f4")
         for (_, size), colour in zip(parts, PART_COLOURS, strict=False):
-            axes.barh(y, size / total, left=left, height=0.5, color=colour, edgecolor="white")
+            axes.barh(y, size / total, left=left, height=0.5, color=colour)
             left += size / total
         used = sum(size for _, size in parts)
         axes.text(

@@ -68,7 +68,7 @@ def flash(
         how, sizes = _send(port, info, blob, progress), {}
     elif emulated:
         tell(f"building the firmware of {board.name}")
-        port, sizes = _start_virtual(board, blob_path, virtual)
+        port, sizes = _start_virtual(board, blob_path, virtual, full)
         how = "built" if not board.is_native else _send(port, ask(port), blob, progress)
     else:
         tell(f"building and uploading the firmware of {board.name}")
@@ -125,12 +125,12 @@ def _send(port: str, info: BoardInfo | None, blob: bytes, progress: Progress | N
 
 
 def _start_virtual(
-    board: Board, blob_path: Path, virtual: VirtualBoards
+    board: Board, blob_path: Path, virtual: VirtualBoards, fresh: bool
 ) -> tuple[str, dict[str, dict[str, int]]]:
     from ternio.firmware import pio
 
     if board.is_native:
-        running = virtual.start(board, pio.build_native())
+        running = virtual.start(board, pio.build_native(), fresh=fresh)
         return running.port, {}
     built = pio.build(board, blob_path)
     return virtual.start(board, built.elf).port, built.sizes

@@ -97,19 +97,23 @@ class VirtualBoards:
         image: Path,
         *,
         name: str | None = None,
+        fresh: bool = False,
         extra_args: Sequence[str] = (),
         timeout_s: float = BANNER_TIMEOUT_S,
     ) -> VirtualBoard:
         """Starts `image` (an ELF file, or the native board's program) and waits for its banner.
 
-        A board of the same name is stopped first. `extra_args` go to QEMU or to the native board.
-        Raises BoardError with the last words of its log when it ends or stays silent.
+        A board of the same name is stopped first. `fresh` empties the native board's flash.
+        `extra_args` go to QEMU or to the native board. Raises BoardError with the last words of its
+        log when it ends or stays silent.
         """
         name = name or board.name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.stop(name)
         if not Path(image).is_file():
             raise BoardError(f"there is no image {image} to start {name} with")
+        if fresh:
+            self._storage(name).unlink(missing_ok=True)
         with self._lock(name) as lock:
             log = self.folder / f"{name}.log"
             log.write_bytes(b"")
@@ -166,7 +170,7 @@ class VirtualBoards:
         self, board: Board, image: Path, log: Path, lock: int, extra: list[str], timeout_s: float
     ) -> tuple[subprocess.Popen, str]:
         """The native board makes its pseudo-terminal itself and prints its path."""
-        storage = self.folder / f"{log.stem}.flash"
+        storage = self._storage(log.stem)
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [str(image), "--flash", str(storage), *extra],
@@ -225,6 +229,9 @@ class VirtualBoards:
                 return False
             time.sleep(0.01)
         return True
+
+    def _storage(self, name: str) -> Path:
+        return self.folder / f"{name}.flash"
 
     def _forget(self, name: str) -> None:
         (self.folder / f"{name}.json").unlink(missing_ok=True)
