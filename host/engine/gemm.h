@@ -174,8 +174,7 @@ static TE_TARGET void V(gemm_block)(const te_gemm *g, te_float *pack, int64_t j0
 
 static TE_TARGET void V(gemm)(const te_gemm *g, te_float *pack) {
     for (int64_t j0 = 0; j0 < g->n; j0 += TE_BLOCK_N)
-        for (int64_t p0 = 0; p0 < g->k || p0 == 0; p0 += TE_BLOCK_K)
-            V(gemm_block)
-            (g, pack, j0, g->n - j0 < TE_BLOCK_N ? g->n - j0 : TE_BLOCK_N, p0,
-             g->k - p0 < TE_BLOCK_K ? g->k - p0 : TE_BLOCK_K);
+        for (int64_t p0 = 0; p0 < g->k || p0 == 0; p0 += TE_BLOCK_K) V(gemm_block)
+    (g, pack, j0, g->n - j0 < TE_BLOCK_N ? g->n - j0 : TE_BLOCK_N, p0,
+     g->k - p0 < TE_BLOCK_K ? g->k - p0 : TE_BLOCK_K);
 }

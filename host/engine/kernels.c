@@ -113,18 +113,18 @@ TE_TABLE("portable", portable);
 #define TE_VECTOR_BYTES 32
 #define TE_TILE_ROWS    6
 #ifdef TE_DOUBLE
-#define TE_ZIP_LOW            TE_ZIP_LOW_4
-#define TE_ZIP_HIGH           TE_ZIP_HIGH_4
-#define TE_FUSED              __builtin_ia32_vfmaddpd256
-#define TE_GCC_SQUARE_ROOT(a) __builtin_ia32_sqrtpd256(a)
-#define TE_MASKED_LOAD(p, mask) __builtin_ia32_maskloadpd256((const te_vec_avx2 *)(p), mask)
+#define TE_ZIP_LOW                  TE_ZIP_LOW_4
+#define TE_ZIP_HIGH                 TE_ZIP_HIGH_4
+#define TE_FUSED                    __builtin_ia32_vfmaddpd256
+#define TE_GCC_SQUARE_ROOT(a)       __builtin_ia32_sqrtpd256(a)
+#define TE_MASKED_LOAD(p, mask)     __builtin_ia32_maskloadpd256((const te_vec_avx2 *)(p), mask)
 #define TE_MASKED_STORE(p, mask, v) __builtin_ia32_maskstorepd256((te_vec_avx2 *)(p), mask, v)
 #else
-#define TE_ZIP_LOW            TE_ZIP_LOW_8
-#define TE_ZIP_HIGH           TE_ZIP_HIGH_8
-#define TE_FUSED              __builtin_ia32_vfmaddps256
-#define TE_GCC_SQUARE_ROOT(a) __builtin_ia32_sqrtps256(a)
-#define TE_MASKED_LOAD(p, mask) __builtin_ia32_maskloadps256((const te_vec_avx2 *)(p), mask)
+#define TE_ZIP_LOW                  TE_ZIP_LOW_8
+#define TE_ZIP_HIGH                 TE_ZIP_HIGH_8
+#define TE_FUSED                    __builtin_ia32_vfmaddps256
+#define TE_GCC_SQUARE_ROOT(a)       __builtin_ia32_sqrtps256(a)
+#define TE_MASKED_LOAD(p, mask)     __builtin_ia32_maskloadps256((const te_vec_avx2 *)(p), mask)
 #define TE_MASKED_STORE(p, mask, v) __builtin_ia32_maskstoreps256((te_vec_avx2 *)(p), mask, v)
 #endif
 #include "simd.h"
@@ -141,19 +141,19 @@ TE_TABLE("avx2", avx2);
 #define TE_VECTOR_BYTES 64
 #define TE_TILE_ROWS    8
 #ifdef TE_DOUBLE
-#define TE_ZIP_LOW            TE_ZIP_LOW_8
-#define TE_ZIP_HIGH           TE_ZIP_HIGH_8
-#define TE_FUSED(a, b, c)     __builtin_ia32_vfmaddpd512_mask(a, b, c, -1, 4)
-#define TE_GCC_SQUARE_ROOT(a) __builtin_ia32_sqrtpd512_mask(a, a, -1, 4)
+#define TE_ZIP_LOW                TE_ZIP_LOW_8
+#define TE_ZIP_HIGH               TE_ZIP_HIGH_8
+#define TE_FUSED(a, b, c)         __builtin_ia32_vfmaddpd512_mask(a, b, c, -1, 4)
+#define TE_GCC_SQUARE_ROOT(a)     __builtin_ia32_sqrtpd512_mask(a, a, -1, 4)
 #define TE_LOAD_FIRST(p, n, rest) __builtin_ia32_loadupd512_mask(p, rest, TE_FIRST(n))
-#define TE_STORE_FIRST(p, n, v) __builtin_ia32_storeupd512_mask(p, v, TE_FIRST(n))
+#define TE_STORE_FIRST(p, n, v)   __builtin_ia32_storeupd512_mask(p, v, TE_FIRST(n))
 #else
-#define TE_ZIP_LOW            TE_ZIP_LOW_16
-#define TE_ZIP_HIGH           TE_ZIP_HIGH_16
-#define TE_FUSED(a, b, c)     __builtin_ia32_vfmaddps512_mask(a, b, c, -1, 4)
-#define TE_GCC_SQUARE_ROOT(a) __builtin_ia32_sqrtps512_mask(a, a, -1, 4)
+#define TE_ZIP_LOW                TE_ZIP_LOW_16
+#define TE_ZIP_HIGH               TE_ZIP_HIGH_16
+#define TE_FUSED(a, b, c)         __builtin_ia32_vfmaddps512_mask(a, b, c, -1, 4)
+#define TE_GCC_SQUARE_ROOT(a)     __builtin_ia32_sqrtps512_mask(a, a, -1, 4)
 #define TE_LOAD_FIRST(p, n, rest) __builtin_ia32_loadups512_mask(p, rest, TE_FIRST(n))
-#define TE_STORE_FIRST(p, n, v) __builtin_ia32_storeups512_mask(p, v, TE_FIRST(n))
+#define TE_STORE_FIRST(p, n, v)   __builtin_ia32_storeups512_mask(p, v, TE_FIRST(n))
 #endif
 #include "simd.h"
 #include "gemm.h"

@@ -124,7 +124,10 @@ static int te_linear_backward(te_ctx *ctx, te_node *node) {
 /* gamma = mean(|w|), summed in eight double lanes so that every build gives the same value. */
 static te_float te_mean_abs(const te_float *w, int64_t n) {
     double lanes[8] = {0};
-    for (int64_t i = 0; i < n; i++) lanes[i % 8] += fabs((double)w[i]);
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int k = 0; k < 8; k++) lanes[k] += fabs((double)w[i + k]);
+    for (int k = 0; i < n; i++, k++) lanes[k] += fabs((double)w[i]);
     double total = ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
                    ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
     return n ? (te_float)(total / (double)n) : 0;
@@ -161,7 +164,7 @@ te_float te_quantize_int8(const te_float *x, int64_t n, int8_t *q) {
 typedef struct {
     te_float *trits;     /* [out, in], as floats */
     te_float *codes;     /* [rows, in], as floats in -127..127 */
-    te_float *row_scale; /* [rows]: gamma * s / 127 */
+    te_float *row_scale; /* [2, rows]: gamma * s / 127, and s / 127 */
 } te_bitlinear_work;
 
 static void te_bitlinear_free(te_ctx *ctx, te_bitlinear_work *work) {
@@ -179,7 +182,7 @@ te_tensor *te_bitlinear(te_ctx *ctx, te_tensor *x, te_tensor *w) {
     if (!y) return NULL;
     const int64_t rows = te_rows(x), in = w->shape[1], out = w->shape[0];
     te_bitlinear_work work = {te_alloc_floats(ctx, w->numel), te_alloc_floats(ctx, x->numel),
-                              te_alloc_floats(ctx, rows)};
+                              te_alloc_floats(ctx, 2 * rows)};
     if (!work.trits || !work.codes || !work.row_scale) {
         te_bitlinear_free(ctx, &work);
         te_release(y);
@@ -192,6 +195,7 @@ te_tensor *te_bitlinear(te_ctx *ctx, te_tensor *x, te_tensor *w) {
         te_float s = te_activation_scale(kernels, row, in);
         kernels->quantize(in, TE_QUANT_MAX / s, TE_QUANT_MAX, row, work.codes + i * in);
         work.row_scale[i] = gamma * s / TE_QUANT_MAX;
+        work.row_scale[rows + i] = s / TE_QUANT_MAX;
     }
     te_forward_product(ctx, rows, in, out, work.codes, work.trits, te_values(y), work.row_scale,
                        NULL);
@@ -203,10 +207,8 @@ te_tensor *te_bitlinear(te_ctx *ctx, te_tensor *x, te_tensor *w) {
         work.trits = NULL;
     }
     if (te_needs_grad(ctx, w)) {
-        for (int64_t i = 0; i < rows; i++) {
-            te_float s = te_activation_scale(kernels, te_values(x) + i * in, in);
-            kernels->scale(in, s / TE_QUANT_MAX, work.codes + i * in, work.codes + i * in);
-        }
+        for (int64_t i = 0; i < rows; i++)
+            kernels->scale(in, work.row_scale[rows + i], work.codes + i * in, work.codes + i * in);
         node.saved[1] = work.codes;
         work.codes = NULL;
     }
