@@ -75,7 +75,8 @@ class Tensor:
             q = np.rint(values / steps).astype(np.int8).tobytes()
             data = q + bytes(-len(q) % 4) + scale.astype("<f4").tobytes()
         else:
-            data = values.astype("<f4" if dtype == "F32" else "<f2").tobytes()
+            with np.errstate(over="ignore"):
+                data = values.astype("<f4" if dtype == "F32" else "<f2").tobytes()
             if not np.isfinite(np.frombuffer(data, "<f4" if dtype == "F32" else "<f2")).all():
                 raise BlobError(f"tensor {name}: a value is not finite as {dtype}")
         return cls(name, dtype, rows, cols, data)
