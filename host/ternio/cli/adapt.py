@@ -46,15 +46,12 @@ def adapt(
     from ternio.link.teach import choose_examples, teach
 
     from .examples import load_examples
+    from .machine import require_model
 
     if not 0 < lr < math.inf:
         raise DataError(f"--lr {lr:g}: expected a number above 0")
     with connect(board, port) as client:
-        info = client.info()
-        if not info.model:
-            raise LinkError(
-                f"{info.board} has no model ({info.reason}): send one with `ternio flash`"
-            )
+        info = require_model(client)
         if not info.adapt_arena:
             raise LinkError(
                 f"{info.model} was packed without adaptation: pack it without --no-adapt"

@@ -4,14 +4,12 @@ screen.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from .common import BoardOption, JsonOption, PortOption, connect, emit, example, note, progress, say
+from .common import BoardOption, JsonOption, PortOption, emit, example, note, progress, say
 
 PartOption = Annotated[str, typer.Option("--part", help="Which part of a data set: train or test.")]
 GainOption = Annotated[
@@ -53,8 +51,9 @@ def infer(
     from ternio.errors import DataError
 
     from .examples import load_examples
+    from .machine import open_machine, require_equal
 
-    with _machine(board, port, model) as machine:
+    with open_machine(board, port, model) as machine:
         examples = load_examples(data, machine.facts, part=part, gain=gain)
         for line in examples.notes:
             note(line)
@@ -67,7 +66,7 @@ def infer(
             for i in chosen:
                 results.append(machine.infer(examples.windows[i]))
                 if twin is not None:
-                    _compare(
+                    require_equal(
                         results[-1].logits, twin.infer(examples.windows[i]), examples.places[i]
                     )
                 tell(len(results), len(chosen))
@@ -76,78 +75,6 @@ def infer(
         _report_all(results, examples, labels, native, as_json)
     else:
         _report_one(results[0], examples, index, labels, native, as_json)
-
-
-class _Machine:
-    """A board, or the runtime on this computer: facts, infer, and a native twin of the board's
-    model.
-    """
-
-    def __init__(self, facts: Any, run: Any, client: Any = None) -> None:
-        self.facts, self.infer, self._client = facts, run, client
-
-    def twin(self) -> Any:
-        """A native session with the board's own blob and adapter."""
-        from ternio.errors import LinkError
-        from ternio.runtime import Model, Session
-
-        if self._client is None:
-            raise LinkError("--native compares a board with this computer: leave --model out")
-        session = Session(Model.open(self._client.download("/model")))
-        if self.facts.adapter != "none":
-            session.attach(self._client.adapter_pull())
-        return session
-
-
-class _machine:
-    """Context: the board that --board or --port means, or the blob that --model names."""
-
-    def __init__(self, board: str | None, port: str | None, model: Path | None) -> None:
-        self._arguments = (board, port, model)
-        self._connection: Any = None
-
-    def __enter__(self) -> _Machine:
-        from ternio.errors import LinkError
-
-        board, port, model = self._arguments
-        if model is not None:
-            return _local_machine(model)
-        self._connection = connect(board, port)
-        client = self._connection.__enter__()
-        info = client.info()
-        if not info.model:
-            raise LinkError(
-                f"{info.board} has no model ({info.reason}): send one with `ternio flash`"
-            )
-        return _Machine(info, client.infer, client)
-
-    def __exit__(self, *error: Any) -> None:
-        if self._connection is not None:
-            self._connection.__exit__(*error)
-
-
-def _local_machine(path: Path) -> _Machine:
-    from ternio.link.client import Inference
-    from ternio.runtime import Model, Session
-
-    model = Model.open(path)
-    session = Session(model)
-
-    def run(window: np.ndarray) -> Inference:
-        start = time.perf_counter_ns()
-        logits = np.array(session.infer(window), dtype=np.float32)
-        return Inference(logits, int(logits.argmax()), (time.perf_counter_ns() - start) // 1000)
-
-    return _Machine(model, run)
-
-
-def _compare(board: np.ndarray, native: np.ndarray, place: str) -> None:
-    from ternio.errors import RuntimeFault
-
-    if board.tobytes() != np.asarray(native, dtype=np.float32).tobytes():
-        raise RuntimeFault(
-            f"{place}: the board's logits {board.tolist()} differ from {list(native)} here"
-        )
 
 
 def _report_one(result, examples, index: int, labels, native: bool, as_json: bool) -> None:
@@ -176,6 +103,8 @@ def _report_one(result, examples, index: int, labels, native: bool, as_json: boo
 
 
 def _report_all(results, examples, labels, native: bool, as_json: bool) -> None:
+    import numpy as np
+
     predicted = np.array([r.index for r in results])
     median_us = int(np.median([r.us for r in results]))
     summary: dict[str, Any] = {"examples": len(results), "us": median_us}
@@ -209,7 +138,7 @@ def _report_all(results, examples, labels, native: bool, as_json: bool) -> None:
         say("native: the same logits for every window, bit for bit")
 
 
-def _print_confusion(confusion: np.ndarray, labels) -> None:
+def _print_confusion(confusion, labels) -> None:
     from rich.console import Console
     from rich.table import Table
 

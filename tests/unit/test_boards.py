@@ -1,0 +1,102 @@
+"""Board manifests: the shipped ones are whole, a user's own is read by path, mistakes are named."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from ternio.boards import board_names, load_board
+from ternio.errors import BoardError
+from ternio.paths import share_dir
+
+
+@pytest.fixture
+def manifest() -> dict:
+    path = share_dir("boards") / "netduinoplus2.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_shipped_manifests_are_whole():
+    assert {"microbit", "native", "netduinoplus2"} <= set(board_names())
+    for name in board_names():
+        board = load_board(name)
+        assert board.name == name
+        assert board.arena_bytes + board.stack_bytes < board.ram.bytes
+        assert board.frame_bytes <= board.arena_bytes
+
+
+def test_facts_of_the_reference_board():
+    board = load_board("netduinoplus2")
+    assert (board.flash.bytes, board.ram.bytes) == (1 << 20, 128 << 10)
+    assert board.flash.base == 0x08000000
+    assert board.model_slot_bytes == (128 << 10) - 64
+    assert board.is_emulated and not board.is_native
+    assert load_board("native").is_native
+
+
+def test_slots_do_not_overlap():
+    for name in board_names():
+        board = load_board(name)
+        slots = sorted(board.model_slots + board.adapter_slots, key=lambda slot: slot.base)
+        assert len(slots) == 4
+        for a, b in pairwise(slots):
+            assert a.base + a.bytes <= b.base
+        assert slots[-1].base + slots[-1].bytes <= board.flash.base + board.flash.bytes
+
+
+def test_a_users_own_manifest_by_path(manifest, tmp_path):
+    manifest["ternio"]["arena_bytes"] = 12345
+    path = tmp_path / "desk.json"
+    path.write_text(json.dumps(manifest))
+    board = load_board(path)
+    assert (board.name, board.arena_bytes) == ("desk", 12345)
+
+
+def test_unknown_names_say_which_there_are():
+    for name in ("nope", "", "../boards/native"):
+        with pytest.raises(BoardError, match="netduinoplus2"):
+            load_board(name)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "complaint"),
+    [
+        (["ternio"], None, "ternio should be an object"),
+        (["ternio", "arena_bytes"], "much", "ternio.arena_bytes should be a whole number"),
+        (["ternio", "arena_bytes"], True, "ternio.arena_bytes"),
+        (["ternio", "flash", "base"], 0, "ternio.flash.base should be an address"),
+        (["ternio", "flash", "base"], "0xZZ", "ternio.flash.base should be an address"),
+        (["ternio", "ram"], [], "ternio.ram should be an object"),
+        (["ternio", "link", "frame_bytes"], 64, "ternio.link.frame_bytes"),
+        (["ternio", "slots", "model"], {}, "ternio.slots.model should be a list"),
+        (["ternio", "slots", "model"], [{"base": "0x0", "bytes": 8}], r"slots.model\[0\].bytes"),
+        (["ternio", "emulator"], {"kind": "bochs"}, "ternio.emulator"),
+        (["ternio", "emulator"], {"kind": "qemu"}, "ternio.emulator.machine should be a text"),
+        (["ternio", "family"], "", "ternio.family should be a text"),
+        (["name"], None, "name should be a text"),
+    ],
+)
+def test_a_wrong_field_is_named(manifest, tmp_path, keys, value, complaint):
+    part = manifest
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = value
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BoardError, match=complaint) as caught:
+        load_board(path)
+    assert "mine.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\xff\xfe"])
+def test_a_file_that_is_no_manifest(tmp_path, text):
+    path = tmp_path / "mine.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(BoardError, match=r"mine\.json"):
+        load_board(path)
+
+
+def test_a_missing_manifest(tmp_path):
+    with pytest.raises(BoardError, match="No such file"):
+        load_board(tmp_path / "none.json")

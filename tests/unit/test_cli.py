@@ -1,0 +1,144 @@
+"""The command line itself: help with examples, versions, one line for every error, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+from ternio import __version__
+from ternio.cli import COMMANDS, Program, app
+from ternio.errors import FitError, LinkError
+from typer.testing import CliRunner
+
+SCRIPT = Path(sys.executable).with_name("ternio")
+ALL_COMMANDS = [
+    *([name] for name in COMMANDS if name != "adapter"),
+    ["boards", "stop"],
+    *(["adapter", name] for name in ("save", "pull", "push", "reset", "merge")),
+]
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.mark.parametrize("command", ALL_COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command):
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: ternio {' '.join(command)}" in " ".join(result.output.split())
+
+
+def test_help_lists_the_commands_in_the_order_of_the_road():
+    output = run("--help").output
+    places = [output.index(f"│ {name} ") for name in COMMANDS]
+    assert places == sorted(places)
+
+
+def test_version():
+    result = run("--version")
+    assert (result.exit_code, result.output.strip()) == (0, f"ternio {__version__}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["flash"],
+        ["flash", "x.tern"],
+        ["infer", "motion", "--index", "many"],
+        ["boards", "--frobnicate"],
+        ["adapter", "merge", "a"],
+    ],
+    ids=" ".join,
+)
+def test_usage_errors_are_one_line_and_two(arguments):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.output.count("\n") == 1 and result.output.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["flash", "none.tern", "--board", "native"], "cannot read the model none.tern"),
+        (["flash", "none.tern", "--board", "nope"], "no board called 'nope'"),
+        (["infer", "motion", "--port", "/dev/nowhere"], "there is no port /dev/nowhere"),
+        (["infer", "motion", "--model", "none.tern"], "none.tern"),
+        (["infer", "motion", "--board", "microbit"], "no microbit board answers"),
+        (["adapt", "motion", "--lr", "-1"], "--lr -1"),
+        (["adapter", "push", "none.tadp"], "cannot read the adapter none.tadp"),
+        (["adapter", "merge", "a", "b", "-o", "c"], "cannot read the blob a"),
+        (["boards", "stop", "none"], "no virtual board none runs"),
+        (["demo", "poetry"], "no demonstration 'poetry'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_errors_are_one_line_and_one(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERNIO_STATE_DIR", str(tmp_path))
+    monkeypatch.setattr("ternio.link.find.serial_ports", lambda: [])
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.output.startswith("error: ") and result.output.count("\n") == 1
+    assert words in result.output
+
+
+def program_that(raises: Exception) -> typer.Typer:
+    """A program with one command that raises."""
+    app = typer.Typer(cls=Program, pretty_exceptions_enable=False)
+
+    @app.callback()
+    def start(debug: bool = False) -> None:
+        """Nothing."""
+
+    @app.command("boom")
+    def boom() -> None:
+        raise raises
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "output"),
+    [
+        (LinkError("two\nlines"), 1, "error: two lines\n"),
+        (FitError("too large"), 2, "error: too large\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+    ],
+)
+def test_how_errors_end_a_program(error, status, output):
+    result = CliRunner().invoke(program_that(error), ["boom"])
+    assert (result.exit_code, result.output) == (status, output)
+
+
+def test_unexpected_errors_are_one_line_unless_debugged(monkeypatch):
+    monkeypatch.delenv("TERNIO_DEBUG", raising=False)
+    app = program_that(ZeroDivisionError("oh"))
+    result = CliRunner().invoke(app, ["boom"])
+    assert result.exit_code == 1
+    assert result.output.count("\n") == 1 and "ZeroDivisionError: oh" in result.output
+    for arguments, environment in ((["--debug", "boom"], {}), (["boom"], {"TERNIO_DEBUG": "1"})):
+        result = CliRunner().invoke(app, arguments, env=environment)
+        assert result.exit_code == 1 and "Traceback" in result.output
+
+
+@pytest.mark.skipif(not SCRIPT.exists(), reason="ternio is not installed in this environment")
+def test_the_console_script_starts_quickly():
+    times = []
+    for _ in range(3):
+        start = time.monotonic()
+        done = subprocess.run([SCRIPT, "--version"], capture_output=True, text=True)
+        times.append(time.monotonic() - start)
+        assert done.stdout.strip() == f"ternio {__version__}"
+    assert min(times) < 1.5
+
+
+def test_starting_loads_nothing_heavy():
+    heavy = ("numpy", "smpclient", "matplotlib", "serial", "ternio._engine", "ternio._runtime")
+    code = f"import sys, ternio.cli; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
