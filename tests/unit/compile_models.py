@@ -1,11 +1,10 @@
-"""Graphs built by hand for the compiler's tests, and their plain NumPy forward over whole matrices."""
+"""Graphs built by hand for the compiler's tests, and their NumPy forward over whole matrices."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-
 from ternio.blob import Blob, ternary
 from ternio.compile import Description, Graph, Options, pack_graph
 

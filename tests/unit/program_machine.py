@@ -1,4 +1,4 @@
-"""A slow machine for programs in NumPy float64, written from FORMAT.md and independent of the C runtime.
+"""A slow machine for programs in NumPy float64, written from FORMAT.md, not from the C runtime.
 
 It finds wrong memory plans as well: integer rows leave a seal in the words that they cover, and
 scratch is filled with NaN, so whatever overlaps what is still needed shows.
@@ -7,7 +7,6 @@ scratch is filled with NaN, so whatever overlaps what is still needed shows.
 from __future__ import annotations
 
 import numpy as np
-
 from ternio.blob import Blob, Program
 from ternio.blob.opcodes import ARENA, TENSOR, Op, q8_bytes, q16_bytes, scratch_bytes, split_word
 

@@ -1,4 +1,4 @@
-"""Programs do what the model does: infer against whole-matrix NumPy, adapt against finite differences."""
+"""Programs do what the model does: infer as whole matrices, adapt as finite differences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from compile_models import Build, Shape, describe, pack, reference, transformer, window
 from program_machine import Machine
-
 from ternio.blob import Blob
 from ternio.blob.format import Program
 from ternio.compile import Graph, program
@@ -31,7 +30,7 @@ def names(shape: Shape) -> str:
 
 
 def every_op() -> Graph:
-    """All operations that no transformer above has, values used twice, and a long skip connection."""
+    """Operations that no transformer above has, values used twice, a long skip connection."""
     b = Build(2, 6, 3, seed=5)
     g = b.graph
     first = b.linear(g.add("input", width=4), "first", 12)
@@ -181,8 +180,8 @@ def blob_infer(graph: Graph, pool: TensorPool, norm: program.Normalisation) -> P
 
 
 def test_ternary_gradients_are_close_to_those_of_their_float_surrogate() -> None:
-    """The straight-through backward: gradients of the model with float weights gamma * trits, as far
-    as the int8 activations and int16 errors let it be."""
+    """The straight-through backward: gradients of the model with float weights gamma * trits, as
+    far as the int8 activations and int16 errors let it be."""
     shape = Shape(channels=2, length=12, width=32, heads=2, kv_heads=2, ffn=32)
     graph = transformer(shape)
     surrogate = transformer(replace(shape, ternary=False))

@@ -1,4 +1,4 @@
-"""Packed models in the C runtime: accepted, and the same numbers as the machine and the training engine."""
+"""Packed models in the C runtime: accepted, and the same numbers as in the machine."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from compile_models import Shape, pack, transformer, window
 from program_machine import Machine
-from test_compile_programs import GRAPHS, SHAPES, some_factors
-
 from ternio.blob import AdapterFile, Blob, merge_adapter
+from test_compile_programs import GRAPHS, SHAPES, some_factors
 
 runtime = pytest.importorskip("ternio.runtime")
 

@@ -1,4 +1,4 @@
-"""From a Python model to a blob: the engine's tape is lowered, and the board computes what the engine does."""
+"""From a Python model to a blob: the tape is lowered, and a board computes what the engine does."""
 
 from __future__ import annotations
 
@@ -186,7 +186,6 @@ def test_a_plain_network_without_time_is_lowered_too() -> None:
             return self.head(self.hidden(flat).relu())
 
     from compile_models import describe
-
     from ternio.compile import pack_graph
 
     with Context(seed=2):

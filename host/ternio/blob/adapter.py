@@ -67,7 +67,7 @@ def factors_of(adapter: Adapter, factors: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def merge_adapter(blob: bytes, adapter: bytes) -> bytes:
-    """A blob that answers as `blob` with `adapter` attached, bit for bit, and can be adapted further.
+    """A blob that answers as `blob` with `adapter` attached, bit for bit, and can learn further.
 
     Raises:
         BlobError: one of the files is damaged, or the adapter belongs to another blob.

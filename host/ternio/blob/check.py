@@ -23,7 +23,7 @@ class Placed(NamedTuple):
 
 
 def walk(code: tuple[Instruction, ...]) -> Iterator[Placed]:
-    """Instructions in program order, each with the row count of its loop; a LOOP comes with loop 0."""
+    """Instructions in program order with the row count of their loop; a LOOP has loop 0."""
     left = rows = loop = 0
     for index, instruction in enumerate(code):
         inside = left > 0

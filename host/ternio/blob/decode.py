@@ -1,4 +1,4 @@
-"""Strict reading of a blob: every rule of FORMAT.md but those about programs, which are in `check.py`."""
+"""Strict reading of a blob: every rule of FORMAT.md but those on programs, which `check.py` has."""
 
 from __future__ import annotations
 

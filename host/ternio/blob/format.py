@@ -1,4 +1,4 @@
-"""The blob of device/FORMAT.md as Python data: `Blob.encode()` writes one, `Blob.decode()` reads one."""
+"""The blob of device/FORMAT.md as Python data: `Blob.encode()` writes it, `decode()` reads it."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Adapter:
-    """One entry of `ADIR`: a LoRA slot of one linear layer. `a`, `b`: first floats in the factors."""
+    """One entry of `ADIR`: a LoRA slot of a linear layer. `a`, `b`: first floats in the factors."""
 
     name: str
     inputs: int

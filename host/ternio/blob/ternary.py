@@ -53,7 +53,7 @@ def pack(trits: np.ndarray) -> bytes:
 def unpack(data: bytes, rows: int, cols: int) -> np.ndarray:
     """Trits int8 [rows, cols] from the bytes of layout `WU`.
 
-    Raises ValueError when the length is wrong, the unused code 3 appears or the padding is not zero.
+    Raises ValueError where the length is wrong, code 3 appears or the padding is not zero.
     """
     rows8, cols16 = padded(rows, cols)
     if len(data) != packed_bytes(rows, cols):

@@ -1,4 +1,4 @@
-"""Emitting the backward: gradients flow to adapters only, row by row, with as few copies as is safe."""
+"""Emitting the backward: gradients flow to adapters only, row by row, with few copies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .graph import LINEAR_OPS, Node
 from .scope import Context, Scope, attention_dims
 
 Emit = Callable[[Ref, int], None]
-"""Writes a gradient to a place; the second argument is ACC where it must be added to what is there."""
+"""Writes a gradient to a place; the second argument is ACC where it is added to what is there."""
 
 
 class BackwardScope(Scope):
@@ -45,7 +45,7 @@ class BackwardScope(Scope):
         return ref
 
     def contribute(self, value: int, emit: Emit, can_add: bool = True) -> None:
-        """Adds to the gradient of `value` what `emit` writes; `can_add`: the instruction knows `acc`."""
+        """Adds what `emit` writes to a gradient; `can_add`: its instruction knows `acc`."""
         if not self.needs[value]:
             return
         width = self.graph.nodes[value].width
@@ -63,7 +63,7 @@ class BackwardScope(Scope):
         self.emit(Op.ADD, width, dst=ref, a=ref, b=part)
 
     def pass_on(self, value: int, dy: Ref) -> None:
-        """Adds dy itself to the gradient of `value`; the first one only gives the place a second name."""
+        """Adds dy itself to a gradient; the first one only gives the place a second name."""
         if not self.needs[value]:
             return
         if value not in self.grads:
@@ -191,8 +191,8 @@ def _rope(s: BackwardScope, value: int, node: Node, dy: Ref) -> None:
 
 
 def _attention(s: BackwardScope, value: int, node: Node, dy: Ref) -> None:
-    """dq of this row; dK and dV of all rows grow. Rows run from last to first, so with a causal mask
-    row t of dK and dV is complete once row t has been here."""
+    """dq of this row; dK and dV of all rows grow. Rows run from last to first, so with a causal
+    mask row t of dK and dV is complete once row t has been here."""
     q, k, v = node.inputs
     blocks = s.context.blocks
     dk, dv = s.context.block(k, "d "), s.context.block(v, "d ")

@@ -1,4 +1,4 @@
-"""Instructions before they have addresses: operands are buffers, and names of tensors and adapters."""
+"""Instructions before they have addresses: operands are buffers, tensors and adapters."""
 
 from __future__ import annotations
 

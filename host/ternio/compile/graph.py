@@ -17,7 +17,7 @@ LINEAR_OPS = ("linear", "bitlinear")
 
 @dataclass(frozen=True)
 class Lora:
-    """A low-rank side path. `a`, `b` name trained factors; without them it is a slot that a board trains."""
+    """A low-rank side path. `a`, `b` name trained factors; without, it is a slot for a board."""
 
     rank: int
     scale: float
@@ -31,7 +31,7 @@ class Lora:
 
 @dataclass(frozen=True)
 class Node:
-    """One operation. `rows`: its value is [T, width], else [width]. `params`: names of its parameters."""
+    """One operation. `rows`: its value is [T, width], else [width]. `params`: parameters' names."""
 
     op: str
     inputs: tuple[int, ...]
@@ -50,7 +50,7 @@ class Node:
 
 @dataclass
 class Graph:
-    """A model's forward for one window of `length` x `channels`; `time` rows; node i makes value i."""
+    """The forward for a window of `length` x `channels`, `time` rows; node i makes value i."""
 
     channels: int
     length: int
@@ -61,7 +61,7 @@ class Graph:
     def add(
         self, op: str, *inputs: int, width: int = 0, rows: bool | None = None, **kw: Any
     ) -> int:
-        """Appends a node and returns its value. Width and rows are the first input's unless given."""
+        """Appends a node, returns its value. Width and rows are the first input's unless given."""
         first = self.nodes[inputs[0]] if inputs else None
         width = width or (first.width if first else 0)
         if rows is None:
@@ -90,7 +90,7 @@ class Graph:
         return need
 
     def with_slots(self, targets: tuple[str, ...], rank: int, scale: float) -> Graph:
-        """A copy with a slot on each linear layer that one of the globs names by parameter or module."""
+        """A copy with a slot on each linear layer that one of the globs names (see `matches`)."""
         names, nodes, hits = [], [], 0
         for node in self.nodes:
             if node.op in LINEAR_OPS:

@@ -23,7 +23,7 @@ DEFAULT_TARGETS = ("q", "v", "head")
 
 @dataclass(frozen=True)
 class Options:
-    """What the user may choose: adapter slots, the form of float weights, a board's arena in bytes."""
+    """What the user may choose: adapter slots, form of float weights, a board's arena in bytes."""
 
     adapt: bool = True
     rank: int = 4

@@ -1,4 +1,4 @@
-"""Arena offsets by liveness: which buffers are alive when, which may share a place, and where they go."""
+"""Arena offsets by liveness: which buffers are alive when, which may share, where they go."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Use:
 
 @dataclass
 class _Life:
-    """The instructions [start, end] during which a buffer, or a group sharing one place, is alive."""
+    """The instructions [start, end] during which a buffer, or a group in one place, is alive."""
 
     bytes: int
     start: int
@@ -108,15 +108,16 @@ def _replaceable(timeline: Timeline, at: int, new: Buffer, refs: dict) -> list[B
     if ops.SPECS[timeline.flat[at].op].elementwise and timeline.is_local(new):
         for slot in ("a", "b", "c"):
             ref = refs.get(slot)
-            if ref is not None and timeline.is_local(ref.buffer):
-                if timeline.uses[ref.buffer][-1].at == at:
-                    found.append(ref.buffer)
+            if ref is None or not timeline.is_local(ref.buffer):
+                continue
+            if timeline.uses[ref.buffer][-1].at == at:
+                found.append(ref.buffer)
     found += _finished_blocks(timeline, at, new)
     return found
 
 
 def _finished_blocks(timeline: Timeline, at: int, new: Buffer) -> list[Buffer]:
-    """Blocks read row by row in the loop of `at` for the last time, each row before `new`'s is written."""
+    """Blocks that the loop of `at` reads for the last time, each row before `new`'s is written."""
     uses = timeline.uses[new]
     loop = uses[0].loop
     stride = uses[0].stride
@@ -161,8 +162,8 @@ def plan_memory(
 ) -> tuple[dict[Buffer, int], int]:
     """Offsets (multiples of 16) of all buffers, and the bytes they need together.
 
-    `entry` holds data before the first instruction, `exit_` still after the last; `fixed` says where
-    buffers of `entry` are already. Several orders of placing are tried; the smallest result counts.
+    `entry` holds data before the first instruction, `exit_` still after the last; `fixed` says
+    where buffers of `entry` are already. Several orders of placing are tried; the smallest counts.
     """
     lives = _shared(Timeline(listing, entry, exit_))
     orders = (

@@ -1,4 +1,4 @@
-"""From a graph to the programs `infer` and `adapt`, and the choice of what to keep and what to recompute."""
+"""From a graph to the programs `infer` and `adapt`: what is kept, what is recomputed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_CHOSEN_CUTS = 4  # with more attentions only "cut everywhere" and "cut nowhe
 
 @dataclass(frozen=True)
 class Choice:
-    """How the passes are laid out: where the forward is cut, and what the backward finds still there."""
+    """How the passes are laid out: where the forward is cut, what the backward still finds."""
 
     cuts: frozenset[int]
     keep_keys: bool = True
@@ -32,7 +32,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Planned:
-    """A program with offsets: arena bytes it needs (for adapt: below the state) and its work in MACs."""
+    """A program with offsets: arena bytes it needs (adapt: below the state), its work in MACs."""
 
     choice: Choice
     listing: Listing
@@ -91,7 +91,7 @@ class _Builder:
             self.blocks.pop(value, None)
 
     def rows_forward(self, targets: frozenset[int]) -> None:
-        """One loop that computes `targets`, holding K and V of the attentions that it passes as blocks."""
+        """One loop that computes `targets`; K and V of the attentions on the way become blocks."""
         nodes = closure(self.graph, targets, frozenset(self.blocks))
         for value in sorted(targets | (keys_of(self.graph, nodes))):
             if self.graph.nodes[value].rows and value not in self.blocks:
@@ -197,7 +197,7 @@ def _planned(
     keep: Iterable[Buffer] = (),
     after: Planned | None = None,
 ) -> Planned:
-    """Places a listing. `keep`: blocks that must outlive it. `after`: the program that runs first."""
+    """Places a listing. `keep`: blocks that outlive it. `after`: the program that runs first."""
     c = builder.context
     fixed = {b: after.offsets[b] for b in _buffers(listing) & set(after.offsets)} if after else {}
     ends = {c.logits, *keep}
@@ -228,7 +228,7 @@ def plan_infer(graph: Graph, pool: TensorPool, norm: Normalisation) -> Planned:
 
 
 def _best(plans: list[Planned], limit: int | None) -> Planned:
-    """The least work within `limit` bytes where one is given and can be met, else the fewest bytes."""
+    """The least work within `limit` bytes, if given and possible, else the fewest bytes."""
     within = [p for p in plans if limit is not None and p.bytes <= limit]
     if within:
         return min(within, key=lambda p: (p.macs, p.bytes))
@@ -236,8 +236,8 @@ def _best(plans: list[Planned], limit: int | None) -> Planned:
 
 
 def _about(size: int) -> int:
-    """A sixteenth more: what a plan may cost in memory for being better in another way."""
-    return size + size // 16
+    """What a plan may cost in memory for being better in another way: a sixteenth, or 512 bytes."""
+    return size + max(size // 16, 512)
 
 
 def plan_both(
@@ -245,8 +245,8 @@ def plan_both(
 ) -> tuple[Planned, Planned]:
     """The best layouts of `infer` and `adapt`; `limit`: arena bytes for adapt below its state.
 
-    Where it costs neither program more than a sixteenth of its memory, `adapt` takes its forward
-    from `infer` in place of repeating it, which saves a third of the programs in flash.
+    Where it costs neither program much memory (see `_about`), `adapt` takes its forward from
+    `infer` in place of repeating it, which saves a third of the programs in flash.
     """
     infer = plan_infer(graph, pool, norm)
     whole, shared = [], []

@@ -42,7 +42,7 @@ class Context:
 
 
 class Scope:
-    """One loop body, or (`loop` None) straight code: where each value is, and what has been emitted."""
+    """One loop body, or (`loop` None) straight code: where each value is, what has been emitted."""
 
     def __init__(self, context: Context, loop: Loop | None = None) -> None:
         self.context = context

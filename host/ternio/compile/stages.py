@@ -1,4 +1,4 @@
-"""Cutting the forward into stages: each is one loop over the rows; what crosses a cut is a full block."""
+"""Cutting the forward into stages: each is one loop over rows; what crosses a cut is a block."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .graph import Graph
 
 @dataclass(frozen=True)
 class Stage:
-    """`targets`: values that the stage leaves behind; `sources`: those it starts from; `nodes`: what
-    it computes, in order; `keys`: K and V of its attentions, which are blocks while it runs."""
+    """`targets`: values that the stage leaves behind; `sources`: those it starts from; `nodes`:
+    what it computes, in order; `keys`: K and V of its attentions, which are blocks meanwhile."""
 
     targets: frozenset[int]
     sources: frozenset[int]
@@ -53,7 +53,7 @@ def _best_cut(graph: Graph, first: int, second: int) -> frozenset[int]:
 
 
 def is_full(graph: Graph, attention: int) -> bool:
-    """Does every row of this attention read all rows of K and V, so that they must be there first?"""
+    """Does every row of this attention read all rows of K and V, which must then be there first?"""
     return not graph.nodes[attention].attrs["causal"]
 
 

@@ -1,4 +1,4 @@
-"""From the engine's tape to the compiler's graph: one forward of a model is recorded and read back."""
+"""From the engine's tape to the compiler's graph: one forward of a model is recorded and read."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def trace(model: Module, channels: int, length: int) -> Graph:
     """The graph of `model`'s forward for one window of `length` samples of `channels`.
 
-    `model(x)` must take an array [1, length, channels], bring it into rows without computing (patching,
-    padding with zeros at the end) and give logits [1, classes].
+    `model(x)` must take an array [1, length, channels], bring it into rows without computing
+    (patching, padding with zeros at the end) and give logits [1, classes].
 
     Raises:
         CompileError: an operation, an attribute or a shape that a board's program cannot express;

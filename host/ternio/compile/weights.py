@@ -1,4 +1,4 @@
-"""The tensor directory as it grows: parameters in the form that each operation wants, each stored once."""
+"""The tensor directory as it grows: parameters in the form operations want, each stored once."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TensorPool:
         return self._get(name, lambda: Tensor.floats(name, self._parameter(name), self.dtype))
 
     def ternary(self, name: str) -> TensorRef:
-        """A BitLinear weight [out, in]; one that is all zero keeps a tiny gamma, for a blob wants one > 0."""
+        """A BitLinear weight [out, in]; all zeros get a tiny gamma, for a blob wants one > 0."""
 
         def make() -> Tensor:
             trits, gamma = self.quantizer(self._parameter(name))
