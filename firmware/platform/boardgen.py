@@ -1,6 +1,7 @@
 """From a board manifest (boards/<name>.json) to what the C sources and the linker read.
 
-Used by the PlatformIO builders and by the Python package's build of the native board; standard library only.
+Used by the PlatformIO builders and by the Python package's build of the native board; standard
+library only.
 """
 
 from __future__ import annotations
@@ -81,11 +82,13 @@ def board_config(board: str, manifest: dict, emulated: bool) -> str:
             facts[f"BOARD_CONSOLE_{name.upper()}_PIN"] = pin
     lines = [f"#define {name} {value}" for name, value in facts.items()]
     head = f"/* Facts of the board `{board}`, generated from boards/{board}.json. */"
-    return "\n".join([head, "#ifndef BOARD_CONFIG_H", "#define BOARD_CONFIG_H", "", *lines, "", "#endif", ""])
+    return "\n".join(
+        [head, "#ifndef BOARD_CONFIG_H", "#define BOARD_CONFIG_H", "", *lines, "", "#endif", ""]
+    )
 
 
 def memory_ld(manifest: dict) -> str:
-    """Text of memory.ld: the linker's regions. RAM ends where the emulated board's RAM slots begin."""
+    """Text of memory.ld: the linker's regions. RAM ends where the emulator's RAM slots begin."""
     ternio = manifest["ternio"]
     flash, ram = ternio["flash"], ternio["ram"]
     slots = [area["base"] for group in ternio.get("ram_slots", {}).values() for area in group]
@@ -102,14 +105,16 @@ def memory_ld(manifest: dict) -> str:
 
 
 def slot_image(kind: str, content: bytes, sequence: int) -> bytes:
-    """A slot as it lies in flash: the 64-byte header that storage/slots.c reads, then the content."""
-    fields = struct.pack("<4s4I", SLOT_MAGIC, sequence, len(content), zlib.crc32(content), SLOT_KINDS[kind])
+    """A slot as it lies in flash: the 64-byte header of storage/slots.h, then the content."""
+    fields = struct.pack(
+        "<4s4I", SLOT_MAGIC, sequence, len(content), zlib.crc32(content), SLOT_KINDS[kind]
+    )
     header = fields + struct.pack("<I", zlib.crc32(fields))
     return header.ljust(SLOT_HEADER_BYTES, b"\xff") + content
 
 
 def write_if_changed(path: Path, content: bytes) -> None:
-    """Writes a generated file only when it differs, so that a build does not redo what depends on it."""
+    """Writes a file only when it differs, so that a build does not redo what depends on it."""
     path = Path(path)
     if not path.exists() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)

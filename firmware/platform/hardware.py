@@ -1,5 +1,5 @@
-"""Extra script of the environments that use PlatformIO's official platforms: our sources, flags and linker script with
-their compiler and upload tools (stlink, dfu, jlink)."""
+"""Extra script of the environments that use PlatformIO's official platforms: our sources, flags and
+linker script with their compiler and upload tools (stlink, dfu, jlink)."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""PlatformIO's entry point of the local platform `ternio`: nothing to download, nothing to configure."""
+"""PlatformIO's entry point of the local platform `ternio`: nothing to fetch or to configure."""
 
 from platformio.public import PlatformBase
 

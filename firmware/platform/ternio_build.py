@@ -1,4 +1,4 @@
-"""What both PlatformIO builders share: flags, generated files, the sources of each part, the model section, sizes.
+"""What both PlatformIO builders share: flags, generated files, sources, the model section, sizes.
 
 `env` is SCons's construction environment as PlatformIO prepares it.
 """
@@ -36,7 +36,7 @@ PARTS = [
 
 
 def zcbor_dir() -> Path:
-    """Where the PyPI package zcbor keeps its C sources (src/, include/); its Python code is not run."""
+    """Where the PyPI package zcbor keeps its C sources; its Python code is not run."""
     spec = importlib.util.find_spec("zcbor")
     if spec is None or spec.origin is None:
         raise SystemExit("error: the PyPI package zcbor is missing: pip install zcbor==0.9.1")
@@ -51,7 +51,9 @@ def configure(env, emulated: bool) -> None:
     family = manifest["ternio"]["family"]
     port = project / "ports" / family
     if not port.is_dir():
-        raise SystemExit(f"error: {board} is of the family {family}, which has no folder in firmware/ports")
+        raise SystemExit(
+            f"error: {board} is of the family {family}, which has no folder in firmware/ports"
+        )
     generated = Path(env.subst("$BUILD_DIR")) / "generated"
     config = boardgen.board_config(board, manifest, emulated)
     boardgen.write_if_changed(generated / "board_config.h", config.encode())
@@ -61,7 +63,9 @@ def configure(env, emulated: bool) -> None:
     zcbor = zcbor_dir()
     runtime = project.parent / "device"
     env.Append(
-        CPPPATH=[str(p) for p in (generated, project / "src", runtime / "include", zcbor / "include")],
+        CPPPATH=[
+            str(p) for p in (generated, project / "src", runtime / "include", zcbor / "include")
+        ],
         CFLAGS=["-std=gnu11"],
         CCFLAGS=[*core, "-O2", "-g", "-ffunction-sections", "-fdata-sections", *FLOAT_RULES],
         ASFLAGS=core,
@@ -89,10 +93,10 @@ def configure(env, emulated: bool) -> None:
 
 
 def add_model(env, generated: Path) -> None:
-    """Puts a blob into slot A of the image when TERNIO_MODEL (or the option custom_model) names a file.
+    """Puts a blob into slot A of the image when TERNIO_MODEL or the option custom_model names one.
 
-    The slot's sequence is the time of the build, so that a model flashed with an image is newer than whatever the board
-    had; SOURCE_DATE_EPOCH makes it reproducible.
+    The slot's sequence is the time of the build, so that a model flashed with an image is newer
+    than whatever the board had; SOURCE_DATE_EPOCH makes it reproducible.
     """
     name = os.environ.get("TERNIO_MODEL") or env.GetProjectOption("custom_model", "")
     slot = b""
@@ -115,7 +119,9 @@ def sizes_by_part(map_text: str) -> dict[str, dict[str, int]]:
     """Bytes of flash and RAM per part, summed over the sections that the linker's map lists."""
     table: dict[str, dict[str, int]] = {}
     body = map_text.split("Linker script and memory map", 1)[-1]
-    body = re.sub(r"^( \S+)\n +(0x)", r"\1 \2", body, flags=re.M)  # long section names take a line of their own
+    body = re.sub(
+        r"^( \S+)\n +(0x)", r"\1 \2", body, flags=re.M
+    )  # long section names take a line of their own
     pattern = re.compile(r"^ \.?([\w.*-]+)\s+0x([0-9a-f]+)\s+0x([0-9a-f]+) (\S+)$", re.M)
     for section, address, size, path in pattern.findall(body):
         bytes_ = int(size, 16)

@@ -10,7 +10,6 @@ const char *error_text(int code) {
         [ERR_TOO_LARGE - 64] = "too large for a slot of this board",
         [ERR_NO_ADAPTER - 64] = "no adapter",
         [ERR_ARENA - 64] = "arena of this board too small for the model",
-        [ERR_FILE - 64] = "unknown file",
     };
     if (code < 64) return tr_status_text((tr_status)code);
     if (code - 64 < (int)(sizeof texts / sizeof *texts)) return texts[code - 64];

@@ -1,5 +1,5 @@
-/* errors.h - one number per thing that can go wrong with a model: tr_status below 64, the firmware's own from 64 on.
- * They are the error codes of SMP group 64 (PROTOCOL.md). */
+/* errors.h - one number per thing that can go wrong with a model: tr_status below 64, the
+ * firmware's own from 64 on. They are the error codes of SMP group 64 (PROTOCOL.md). */
 #ifndef ERRORS_H
 #define ERRORS_H
 
@@ -13,7 +13,6 @@ enum error_code {
     ERR_TOO_LARGE = 68,
     ERR_NO_ADAPTER = 69,
     ERR_ARENA = 70,
-    ERR_FILE = 71,
 };
 
 /* One line of text for a code of either range. */

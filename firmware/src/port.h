@@ -1,5 +1,6 @@
-/* port.h - what a chip family implements for the portable core: bytes in and out, time, rest, reset, storage.
- * One folder of firmware/ports each; every call comes from the main loop, never from an interrupt. */
+/* port.h - what a chip family implements for the portable core: bytes in and out, time, rest,
+ * reset, storage. One folder of firmware/ports each; every call comes from the main loop, never
+ * from an interrupt. */
 #ifndef PORT_H
 #define PORT_H
 
@@ -7,8 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Console bytes received so far, at most `capacity`; 0 when none wait. A full receive ring holds bytes back at the
- * UART where the hardware can. */
+/* Console bytes received so far, at most `capacity`; 0 when none wait. A full receive ring holds
+ * bytes back at the UART where the hardware can. */
 size_t port_rx(uint8_t *out, size_t capacity);
 
 /* Sends all of data, waiting for room. */
@@ -48,7 +49,8 @@ uint32_t port_stack_free(void);
 /* Erases the erase units of [address, address + bytes) to 0xFF. */
 bool port_flash_erase(uint32_t address, uint32_t bytes);
 
-/* Programs bytes: 1 bits may become 0, never the reverse; true when the flash reads back as `data`. */
+/* Programs bytes: 1 bits may become 0, never the reverse; true when the flash reads back as `data`.
+ */
 bool port_flash_program(uint32_t address, const void *data, uint32_t bytes);
 
 /* Called by the port once the C environment, clock, console and tick are up; never returns. */

@@ -8,7 +8,9 @@
 
 static bool switched_on;
 
-void telemetry_switch(bool on) { switched_on = on; }
+void telemetry_switch(bool on) {
+    switched_on = on;
+}
 
 static void key(struct text *line, const char *name) {
     text_char(line, ',');

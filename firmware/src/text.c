@@ -69,7 +69,8 @@ void text_fixed4(struct text *text, float value) {
     }
     text_u32(text, whole);
     text_char(text, '.');
-    for (uint32_t unit = 1000; unit; unit /= 10) text_char(text, (char)('0' + fraction / unit % 10));
+    for (uint32_t unit = 1000; unit; unit /= 10)
+        text_char(text, (char)('0' + fraction / unit % 10));
 }
 
 void text_json(struct text *text, const char *string) {

@@ -1,5 +1,5 @@
-/* text.h - builds texts in a fixed buffer, without printf. A full buffer is handed to `flush` and begun anew; without
- * `flush` the text is cut there, noted in `cut`. */
+/* text.h - builds texts in a fixed buffer, without printf. A full buffer is handed to `flush` and
+ * begun anew; without `flush` the text is cut there, noted in `cut`. */
 #ifndef TEXT_H
 #define TEXT_H
 

@@ -1,4 +1,4 @@
-"""Virtual boards for the firmware's tests: one of each kind a session, and fresh ones on request."""
+"""Virtual boards for the firmware's tests, one of each kind, freshly started."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shutil
 
 import firmware_boards as under_test
 import pytest
-
 from ternio.link.client import BoardClient
 from ternio.link.virtual import VirtualBoards
 

@@ -12,7 +12,6 @@ from smpclient.generics import success
 from smpclient.requests.file_management import FileHashChecksum, FileStatus, FileUpload
 from smpclient.requests.os_management import MCUMgrParametersRead, OSApplicationInfoRead
 from smpclient.requests.statistics_management import GroupData, ListOfGroups
-
 from ternio.errors import LinkError
 from ternio.link.client import BoardClient
 from ternio.runtime import Model, Session
@@ -36,7 +35,9 @@ def test_console_of_a_bare_board(console, board_name):
     assert console.ask("frobnicate now").startswith("error: unknown command; type help: frobnicate")
     assert console.ask("  help").startswith("commands: help; info; labels; put OFFSET N N ...")
     assert console.ask("telemetry maybe") == "error: telemetry takes on or off"
-    assert re.fullmatch(r"uptime_ms=\d+ infers=0 steps=0 frames=0 .*rx_lost=0 .*", console.ask("stats"))
+    assert re.fullmatch(
+        r"uptime_ms=\d+ infers=0 steps=0 frames=0 .*rx_lost=0 .*", console.ask("stats")
+    )
 
 
 def test_line_ends_and_long_lines(console):
@@ -98,7 +99,7 @@ def test_a_bad_file_leaves_the_old_model(client):
         client.upload("/model", bytes(5 << 20))
     with pytest.raises(LinkError, match="group 8, code 2"):
         client.upload("/etc", good)
-    with pytest.raises(LinkError, match="group 64, code 69|group 8, code 3"):
+    with pytest.raises(LinkError, match="group 8, code 3"):
         client.download("/adapter")
     assert client.info().model == "good"
     assert client.infer(x).logits.tobytes() == before

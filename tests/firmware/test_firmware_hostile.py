@@ -1,5 +1,5 @@
-"""Hostile input: the native board under address and undefined-behaviour checks eats random lines, damaged frames, valid
-frames with wild content and damaged models, and goes on answering."""
+"""Hostile input: the native board under address and undefined-behaviour checks eats random lines,
+damaged frames, valid frames with wild content and damaged models, and goes on answering."""
 
 from __future__ import annotations
 
@@ -13,12 +13,25 @@ import subprocess
 import cbor2
 import pytest
 from firmware_boards import blob
-
 from ternio.firmware import pio
 
 GROUPS = {0: (0, 5, 6, 7, 9), 2: (0, 1), 8: (0, 1, 2, 3, 4), 9: (0,), 64: range(8), 77: (0,)}
 KEYS = ["off", "len", "data", "name", "type", "d", "format", "argv", "x", "fmt", "label", "lr"]
 KEYS += ["beta1", "eps", "seed", "sgd", "on", "clip", "unknown"]
+PLAUSIBLE = {
+    "off": [0, 0, 900, 36, 2**32 - 1],
+    "len": [0, 64, 900, 2**20],
+    "data": [bytes(64), blob("victim")[:900], b""],
+    "name": ["/model", "/adapter", "ternio"],
+    "type": ["crc32", "sha256"],
+    "format": ["sn", "a", "b"],
+    "x": [bytes(72), bytes(36), b"\x80\x7f" * 36, bytes(73)],
+    "fmt": [0, 1, 2],
+    "label": [0, 2, 3],
+    "lr": [0.005, 0.0, -1.0, 1e38],
+    "eps": [1e-8, 0.0],
+    "on": [True, False],
+}
 LINES = ["info", "labels", "infer", "adapt 1", "adapter", "adapter save", "adapter reset", "stats"]
 LINES += ["put 0 1 2 3", "put 35 -7", "put 99999 1", "put -1 1", "telemetry on", "help", "adapt"]
 
@@ -28,7 +41,9 @@ def frame(message: bytes) -> bytes:
     crc = struct.pack(">H", binascii.crc_hqx(message, 0))
     text = base64.b64encode(struct.pack(">H", len(message) + 2) + message + crc)
     lines = [text[i : i + 124] for i in range(0, len(text), 124)]
-    return b"".join((b"\x04\x14" if i else b"\x06\x09") + line + b"\n" for i, line in enumerate(lines))
+    return b"".join(
+        (b"\x04\x14" if i else b"\x06\x09") + line + b"\n" for i, line in enumerate(lines)
+    )
 
 
 def message(op: int, group: int, command: int, body: bytes, version: int = 1) -> bytes:
@@ -55,7 +70,9 @@ class Attacker:
         kinds = [
             lambda: r.choice([0, 1, 23, 24, 255, 65536, 2**31, 2**32, 2**63, -1, -(2**40)]),
             lambda: r.randbytes(r.choice([0, 1, 2, 3, 71, 72, 300])),
-            lambda: r.choice(["/model", "/adapter", "ternio", "crc32", "sha256", "a", "", "é" * 50]),
+            lambda: r.choice(
+                ["/model", "/adapter", "ternio", "crc32", "sha256", "a", "", "é" * 50]
+            ),
             lambda: r.choice([0.0, 0.005, -1.0, 1e39, float("nan"), float("inf")]),
             lambda: r.choice([True, False, None]),
             lambda: r.choice(LINES).split(" "),
@@ -65,13 +82,19 @@ class Attacker:
         ]
         return r.choice(kinds)()
 
-    def body(self) -> bytes:
+    def body(self, group: int) -> bytes:
         r = self.random
         keys = r.sample(KEYS, r.randrange(6))
-        data = bytearray(cbor2.dumps({key: self.value() for key in keys}))
+        body = {key: self.value() for key in keys} if r.random() < 0.5 else {}
+        if r.random() < 0.7:
+            body |= {key: r.choice(values) for key, values in PLAUSIBLE.items() if r.random() < 0.6}
+            body |= {"argv": r.choice(LINES).split(" ")} if group == 9 else {}
+        data = bytearray(cbor2.dumps(body))
         if r.random() < 0.1:
-            data = bytearray(r.choice([b"\x81", b"\x9f", b"\xbf", b"\xd8\x18"]) * r.randrange(1, 1400))
-        for _ in range(r.choice([0, 0, 0, 1, 3])):
+            data = bytearray(
+                r.choice([b"\x81", b"\x9f", b"\xbf", b"\xd8\x18"]) * r.randrange(1, 1400)
+            )
+        for _ in range(r.choice([0] * 6 + [1, 3])):
             if data:
                 data[r.randrange(len(data))] = r.randrange(256)
         return bytes(data[: r.choice([len(data), len(data), len(data) // 2])])
@@ -83,9 +106,17 @@ class Attacker:
         if group == 0 and command == 5 and r.random() < 0.95:
             command = 0
         data = bytearray(
-            frame(message(r.choice([0, 2, 2, 2, 5]), group, command, self.body(), r.randrange(3)))
+            frame(
+                message(
+                    r.choice([0, 2, 2, 2, 5]),
+                    group,
+                    command,
+                    self.body(group),
+                    r.choice([0, 1, 1, 1, 1, 2]),
+                )
+            )
         )
-        for _ in range(r.choice([0, 0, 0, 0, 1, 2])):
+        for _ in range(r.choice([0] * 9 + [1, 2])):
             data[r.randrange(len(data))] = r.randrange(256)
         return bytes(data)
 

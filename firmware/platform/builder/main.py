@@ -1,5 +1,5 @@
-"""SCons script of the local platform `ternio`: firmware.elf and firmware.bin with arm-none-eabi-gcc from PATH; `upload`
-starts the emulated board and waits for its banner."""
+"""SCons script of the local platform `ternio`: firmware.elf and firmware.bin with arm-none-eabi-gcc
+from PATH; `upload` starts the emulated board and waits for its banner."""
 
 import shutil
 import sys
@@ -12,7 +12,10 @@ sys.path.insert(0, str(Path(env.subst("$PROJECT_DIR")) / "platform"))
 import ternio_build  # noqa: E402
 
 if not shutil.which("arm-none-eabi-gcc"):
-    raise SystemExit("error: arm-none-eabi-gcc is not on PATH: install gcc-arm-none-eabi and libnewlib-arm-none-eabi")
+    raise SystemExit(
+        "error: arm-none-eabi-gcc is not on PATH: "
+        "install gcc-arm-none-eabi and libnewlib-arm-none-eabi"
+    )
 
 env.Replace(
     AR="arm-none-eabi-gcc-ar",
@@ -31,7 +34,8 @@ env.Append(
     ASFLAGS=["-x", "assembler-with-cpp"],
     BUILDERS={
         "ElfToBin": Builder(
-            action=env.VerboseAction("$OBJCOPY -O binary $SOURCES $TARGET", "Building $TARGET"), suffix=".bin"
+            action=env.VerboseAction("$OBJCOPY -O binary $SOURCES $TARGET", "Building $TARGET"),
+            suffix=".bin",
         )
     },
 )

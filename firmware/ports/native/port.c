@@ -1,10 +1,11 @@
-/* port.c - the board as a process: console on a pseudo-terminal (or on stdin and stdout), flash in a file.
+/* port.c - the board as a process: console on a pseudo-terminal (or on stdin and stdout), flash in
+ * a file.
  *
  *     ternio-native [--flash FILE] [--stdio]
  *
- * Prints "ternio native board on /dev/pts/N" and serves that port until SIGTERM; with --stdio it serves stdin until
- * its end. A reset is a re-exec that keeps terminal and flash. */
-#define _GNU_SOURCE /* posix_openpt and ptsname */
+ * Prints "ternio native board on /dev/pts/N" and serves that port until SIGTERM; with --stdio it
+ * serves stdin until its end. A reset is a re-exec that keeps terminal and flash. */
+#define _GNU_SOURCE       /* posix_openpt and ptsname */
 #define _XOPEN_SOURCE 700 /* pseudo-terminals */
 #define _DEFAULT_SOURCE
 
@@ -80,7 +81,9 @@ void port_idle(void) {
     poll(&wait, 1, use_stdio ? IDLE_MS : 1000);
 }
 
-uint32_t port_rx_lost(void) { return 0; }
+uint32_t port_rx_lost(void) {
+    return 0;
+}
 
 /* ---- time ---- */
 
@@ -91,8 +94,12 @@ static uint64_t elapsed_us(void) {
            (uint64_t)(started.tv_nsec / 1000);
 }
 
-uint32_t port_micros(void) { return (uint32_t)elapsed_us(); }
-uint32_t port_millis(void) { return (uint32_t)(elapsed_us() / 1000); }
+uint32_t port_micros(void) {
+    return (uint32_t)elapsed_us();
+}
+uint32_t port_millis(void) {
+    return (uint32_t)(elapsed_us() / 1000);
+}
 
 /* ---- flash: a file mapped into memory; writes clear bits, as in a chip ---- */
 
@@ -108,9 +115,15 @@ static void open_flash(const char *path) {
     if (flash == MAP_FAILED) die("flash file");
 }
 
-const uint8_t *port_map(uint32_t address) { return flash + (address - BOARD_FLASH_BASE); }
-const char *port_flash_name(void) { return "file"; }
-bool port_flash_works(void) { return true; }
+const uint8_t *port_map(uint32_t address) {
+    return flash + (address - BOARD_FLASH_BASE);
+}
+const char *port_flash_name(void) {
+    return "file";
+}
+bool port_flash_works(void) {
+    return true;
+}
 
 bool port_ram_present(uint32_t address, uint32_t bytes) {
     (void)address;
@@ -138,8 +151,12 @@ bool port_flash_program(uint32_t address, const void *data, uint32_t bytes) {
 
 /* ---- process ---- */
 
-const char *port_fault_text(void) { return NULL; }
-uint32_t port_stack_free(void) { return 0; }
+const char *port_fault_text(void) {
+    return NULL;
+}
+uint32_t port_stack_free(void) {
+    return 0;
+}
 
 /* The open files travel to the next life by number. */
 _Noreturn void port_reset(void) {

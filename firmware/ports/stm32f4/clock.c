@@ -22,8 +22,9 @@ static void use_full_speed(void) {
     apb2_hz = BOARD_CPU_HZ / 2;
 }
 
-/* PLL from the crystal, or from the internal 16 MHz where the crystal does not start: VCO input 1 MHz, output twice the
- * core clock. An emulator without a clock controller reads 0 from RCC_CR (a chip never does) and runs at full speed. */
+/* PLL from the crystal, or from the internal 16 MHz where the crystal does not start: VCO input 1
+ * MHz, output twice the core clock. An emulator without a clock controller reads 0 from RCC_CR (a
+ * chip never does) and runs at full speed. */
 void clock_start(void) {
     if (!RCC_CR) {
         use_full_speed();
@@ -49,9 +50,13 @@ void tick_start(void) {
     SYST_CSR = 7;
 }
 
-void tick_isr(void) { ticks_ms++; }
+void tick_isr(void) {
+    ticks_ms++;
+}
 
-uint32_t port_millis(void) { return ticks_ms; }
+uint32_t port_millis(void) {
+    return ticks_ms;
+}
 
 uint32_t port_micros(void) {
     uint32_t ms, left;

@@ -1,5 +1,6 @@
-/* console.c - the board's UART: receive ring filled by interrupt, blocking send. When the ring is full the interrupt is
- * switched off and the byte stays in the UART, so an emulated UART holds the sender back and nothing is lost. */
+/* console.c - the board's UART: receive ring filled by interrupt, blocking send. When the ring is
+ * full the interrupt is switched off and the byte stays in the UART, so an emulated UART holds the
+ * sender back and nothing is lost. */
 #include "board_config.h"
 #include "port.h"
 #include "registers.h"
@@ -20,7 +21,8 @@ static uint8_t ring[BOARD_RX_RING_BYTES];
 static volatile uint32_t ring_head, ring_tail; /* bytes put and taken, modulo 2^32 */
 static volatile uint32_t overruns;
 
-_Static_assert((BOARD_RX_RING_BYTES & (BOARD_RX_RING_BYTES - 1)) == 0, "the ring is a power of two");
+_Static_assert((BOARD_RX_RING_BYTES & (BOARD_RX_RING_BYTES - 1)) == 0,
+               "the ring is a power of two");
 
 #define UART(offset) REG(uart->base + (offset))
 
@@ -75,16 +77,20 @@ size_t port_rx(uint8_t *out, size_t capacity) {
 void port_tx(const void *data, size_t bytes) {
     const uint8_t *next = data;
     while (bytes--) {
-        while (!(UART(USART_SR) & USART_TXE)) {}
+        while (!(UART(USART_SR) & USART_TXE)) {
+        }
         UART(USART_DR) = *next++;
     }
 }
 
 void console_drain(void) {
-    for (uint32_t turn = 0; !(UART(USART_SR) & USART_TC) && turn < DRAIN_TURNS; turn++) {}
+    for (uint32_t turn = 0; !(UART(USART_SR) & USART_TC) && turn < DRAIN_TURNS; turn++) {
+    }
 }
 
-uint32_t port_rx_lost(void) { return overruns; }
+uint32_t port_rx_lost(void) {
+    return overruns;
+}
 
 void port_idle(void) {
     __asm volatile("cpsid i");

@@ -1,5 +1,6 @@
-/* flash.c - the STM32F4's flash controller (RM0090, section 3): sector erase, byte and word programming. All waits are
- * bounded, so a machine without the controller answers "no" instead of hanging. */
+/* flash.c - the STM32F4's flash controller (RM0090, section 3): sector erase, byte and word
+ * programming. All waits are bounded, so a machine without the controller answers "no" instead of
+ * hanging. */
 #include <string.h>
 
 #include "board_config.h"
@@ -18,9 +19,13 @@
 #define PROGRAM_TURNS    100000u
 #define SECTOR_BIG_BYTES 0x20000u
 
-const uint8_t *port_map(uint32_t address) { return (const uint8_t *)(uintptr_t)address; }
+const uint8_t *port_map(uint32_t address) {
+    return (const uint8_t *)(uintptr_t)address;
+}
 
-const char *port_flash_name(void) { return "flash"; }
+const char *port_flash_name(void) {
+    return "flash";
+}
 
 static bool unlock(void) {
     if (FLASH_CR & CR_LOCK) {
@@ -38,10 +43,13 @@ static void lock(void) {
     FLASH_ACR |= 0x600u;
 }
 
-/* Sector of an address: four of 16 KB, one of 64 KB, then 128 KB each; sets the sector's first address. */
+/* Sector of an address: four of 16 KB, one of 64 KB, then 128 KB each; sets the sector's first
+ * address. */
 static uint32_t sector_of(uint32_t address, uint32_t *base, uint32_t *bytes) {
     uint32_t offset = address - BOARD_FLASH_BASE;
-    uint32_t sector = offset < 0x10000u ? offset / 0x4000u : offset < 0x20000u ? 4 : 4 + offset / SECTOR_BIG_BYTES;
+    uint32_t sector = offset < 0x10000u   ? offset / 0x4000u
+                      : offset < 0x20000u ? 4
+                                          : 4 + offset / SECTOR_BIG_BYTES;
     *bytes = sector < 4 ? 0x4000u : sector == 4 ? 0x10000u : SECTOR_BIG_BYTES;
     *base = BOARD_FLASH_BASE + offset / *bytes * *bytes;
     return sector;
@@ -103,9 +111,11 @@ bool port_flash_program(uint32_t address, const void *data, uint32_t bytes) {
     return done && !memcmp(port_map(address), data, bytes);
 }
 
-/* Programs the next erased word of the scratch sector to zero; a full sector is erased first (once in 32768 starts). */
+/* Programs the next erased word of the scratch sector to zero; a full sector is erased first (once
+ * in 32768 starts). */
 bool port_flash_works(void) {
-    if (!(FLASH_CR & CR_LOCK) || !unlock()) return false; /* locked after every reset, where there is a controller */
+    if (!(FLASH_CR & CR_LOCK) || !unlock())
+        return false; /* locked after every reset, where there is a controller */
     lock();
     const uint32_t *word = (const uint32_t *)(uintptr_t)BOARD_SCRATCH_BASE;
     uint32_t count = BOARD_SCRATCH_BYTES / 4, index = 0;

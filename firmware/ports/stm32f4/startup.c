@@ -1,5 +1,5 @@
-/* startup.c - vector table, reset handler and faults of the STM32F4 family. A fault that nobody expects is noted in
- * RAM and the board starts anew; the probe for memory expects one. */
+/* startup.c - vector table, reset handler and faults of the STM32F4 family. A fault that nobody
+ * expects is noted in RAM and the board starts anew; the probe for memory expects one. */
 #include <string.h>
 
 #include "port.h"
@@ -11,9 +11,7 @@
 
 extern uint32_t _stack_bottom, _stack_top, _data_start, _data_end, _data_load, _bss_start, _bss_end;
 
-static struct {
-    uint32_t magic, pc, cfsr;
-} fault_note __attribute__((section(".noinit")));
+static struct { uint32_t magic, pc, cfsr; } fault_note __attribute__((section(".noinit")));
 
 static char fault_text[40];
 static volatile bool probing, probe_failed;
@@ -105,7 +103,9 @@ bool port_ram_present(uint32_t address, uint32_t bytes) {
     return word_answers(address & ~3u) && word_answers((address + bytes - 1) & ~3u);
 }
 
-const char *port_fault_text(void) { return fault_text[0] ? fault_text : NULL; }
+const char *port_fault_text(void) {
+    return fault_text[0] ? fault_text : NULL;
+}
 
 _Noreturn void port_reset(void) {
     console_drain();

@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-/* Core clock after clock_start; the second APB runs at half of it, the first at a quarter when above 42 MHz. */
+/* Core clock after clock_start; the second APB runs at half of it, the first at a quarter when
+ * above 42 MHz. */
 extern uint32_t cpu_hz, apb1_hz, apb2_hz;
 
 void clock_start(void);

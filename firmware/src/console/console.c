@@ -33,7 +33,9 @@ static bool fail(struct text *answer, const char *what, const char *detail) {
     return false;
 }
 
-static bool fail_code(struct text *answer, int code) { return fail(answer, error_text(code), ""); }
+static bool fail_code(struct text *answer, int code) {
+    return fail(answer, error_text(code), "");
+}
 
 static void pair_text(struct text *answer, const char *key, const char *value) {
     if (answer->length) text_char(answer, ' ');
@@ -99,10 +101,12 @@ static bool put(char *rest, struct text *answer) {
     int32_t offset, value;
     char *word = next_word(&rest);
     if (!model_current()) return fail_code(answer, ERR_NO_MODEL);
-    if (!word || !text_parse(word, 0, INT32_MAX, &offset)) return fail(answer, "put OFFSET N ...: OFFSET is a number from 0 on", "");
+    if (!word || !text_parse(word, 0, INT32_MAX, &offset))
+        return fail(answer, "put OFFSET N ...: OFFSET is a number from 0 on", "");
     uint32_t first = (uint32_t)offset, count = 0;
     while ((word = next_word(&rest)) != NULL) {
-        if (!text_parse(word, INT16_MIN, INT16_MAX, &value)) return fail(answer, "not an int16 number: ", word);
+        if (!text_parse(word, INT16_MIN, INT16_MAX, &value))
+            return fail(answer, "not an int16 number: ", word);
         uint8_t bytes[2] = {(uint8_t)value, (uint8_t)((uint32_t)value >> 8)};
         int code = window_write(first + count, bytes, 1, false);
         if (code == ERR_REQUEST) return fail(answer, "beyond the end of the window", "");
@@ -170,7 +174,8 @@ static bool adapter(char *rest, struct text *answer) {
 static bool telemetry(char *rest, struct text *answer) {
     const char *word = next_word(&rest);
     bool on = word && !strcmp(word, "on");
-    if (!on && !(word && !strcmp(word, "off"))) return fail(answer, "telemetry takes on or off", "");
+    if (!on && !(word && !strcmp(word, "off")))
+        return fail(answer, "telemetry takes on or off", "");
     telemetry_switch(on);
     return ok(answer);
 }
@@ -283,5 +288,9 @@ void console_banner(void) {
     answer_end(&line);
 }
 
-bool console_reset_asked(void) { return reset_asked; }
-void console_ask_reset(void) { reset_asked = true; }
+bool console_reset_asked(void) {
+    return reset_asked;
+}
+void console_ask_reset(void) {
+    reset_asked = true;
+}

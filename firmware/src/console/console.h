@@ -9,7 +9,8 @@
 /* The line printed after a start. */
 void console_banner(void);
 
-/* Runs one command line (changed in place) and writes its answer, without line end. False when it begins with "error: ". */
+/* Runs one command line (changed in place) and writes its answer, without line end. False when it
+ * begins with "error: ". */
 bool console_run(char *line, struct text *answer);
 
 /* Runs a line typed on the console: answers there, with CR LF. */

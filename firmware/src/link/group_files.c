@@ -6,10 +6,17 @@
 #include "model/model.h"
 
 /* Error codes of the group, as in Zephyr's fs_mgmt. */
-enum { FILE_INVALID_NAME = 2, FILE_NOT_FOUND = 3, FILE_OFFSET_NOT_VALID = 11, FILE_OFFSET_TOO_LARGE = 12, FILE_NO_HASH = 13 };
+enum {
+    FILE_INVALID_NAME = 2,
+    FILE_NOT_FOUND = 3,
+    FILE_OFFSET_NOT_VALID = 11,
+    FILE_OFFSET_TOO_LARGE = 12,
+    FILE_NO_HASH = 13
+};
 
-/* The first bytes of a blob or adapter hold its digest or CRC: files that agree in as many are the same file. */
-#define IDENTITY_BYTES   48u
+/* The first bytes of a blob or adapter hold its digest or CRC: files that agree in as many are the
+ * same file. */
+#define IDENTITY_BYTES    48u
 #define DOWNLOAD_OVERHEAD 32u /* keys and numbers of a download's answer beside the data */
 
 static bool find_kind(const struct zcbor_string *name, enum slot_kind *kind) {
@@ -18,7 +25,8 @@ static bool find_kind(const struct zcbor_string *name, enum slot_kind *kind) {
 }
 
 /* The bytes behind a name as a download gives them. */
-static struct smp_outcome open_file(const struct zcbor_string *name, const uint8_t **data, uint32_t *bytes) {
+static struct smp_outcome open_file(const struct zcbor_string *name, const uint8_t **data,
+                                    uint32_t *bytes) {
     enum slot_kind kind;
     if (!find_kind(name, &kind)) return SMP_GROUP_FAIL(GROUP_FILES, FILE_INVALID_NAME);
     if (!model_current()) return SMP_GROUP_FAIL(GROUP_FILES, FILE_NOT_FOUND);
@@ -73,7 +81,8 @@ static struct smp_outcome upload(const struct smp_request *request, zcbor_state_
         int code = begin_upload(kind, length);
         if (code) return smp_ternio(code);
     }
-    if (!slots_pending(kind, &expected, &bytes)) return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_NOT_VALID);
+    if (!slots_pending(kind, &expected, &bytes))
+        return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_NOT_VALID);
     if (off != expected) return encoded(put_u32(out, "off", expected));
     if (data.len > bytes - expected) return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_TOO_LARGE);
     if (!slots_write(kind, data.value, (uint32_t)data.len)) return smp_ternio(ERR_STORAGE);
@@ -88,14 +97,16 @@ static struct smp_outcome download(const struct smp_request *request, zcbor_stat
     struct zcbor_string name;
     const uint8_t *data;
     struct field fields[] = {{"off", FIELD_U32, &off, false}, {"name", FIELD_TEXT, &name, false}};
-    if (!smp_read(request, fields, 2) || !fields[0].found || !fields[1].found) return SMP_FAIL(SMP_EINVAL);
+    if (!smp_read(request, fields, 2) || !fields[0].found || !fields[1].found)
+        return SMP_FAIL(SMP_EINVAL);
     struct smp_outcome outcome = open_file(&name, &data, &bytes);
     if (outcome.rc) return outcome;
     if (off > bytes) return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_TOO_LARGE);
     if (off == 0) steps_at_start = model_adapter_steps();
     if (smp_equals(&name, "/adapter") && steps_at_start != model_adapter_steps())
         return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_NOT_VALID);
-    uint32_t space = room(out) - DOWNLOAD_OVERHEAD, count = bytes - off < space ? bytes - off : space;
+    uint32_t space = room(out) - DOWNLOAD_OVERHEAD,
+             count = bytes - off < space ? bytes - off : space;
     return encoded(put_u32(out, "off", off) && put_bytes(out, "data", data + off, count) &&
                    (off || put_u32(out, "len", bytes)));
 }
@@ -127,8 +138,8 @@ static struct smp_outcome checksum(const struct smp_request *request, zcbor_stat
     uint32_t count = bytes - off < limit ? bytes - off : limit;
     uint8_t digest[32];
     if (sha) tr_sha256(data + off, count, digest);
-    bool done = put_text(out, "type", sha ? "sha256" : "crc32") && (!off || put_u32(out, "off", off)) &&
-                put_u32(out, "len", count);
+    bool done = put_text(out, "type", sha ? "sha256" : "crc32") &&
+                (!off || put_u32(out, "off", off)) && put_u32(out, "len", count);
     return encoded(done && (sha ? put_bytes(out, "output", digest, sizeof digest)
                                 : put_u32(out, "output", tr_crc32(0, data + off, count))));
 }
@@ -139,17 +150,24 @@ static bool put_type(zcbor_state_t *out, const char *name, uint32_t format, uint
 }
 
 static struct smp_outcome checksum_types(zcbor_state_t *out) {
-    return encoded(put_key(out, "types") && zcbor_map_start_encode(out, 2) && put_type(out, "crc32", 0, 4) &&
-                   put_type(out, "sha256", 1, 32) && zcbor_map_end_encode(out, 2));
+    return encoded(put_key(out, "types") && zcbor_map_start_encode(out, 2) &&
+                   put_type(out, "crc32", 0, 4) && put_type(out, "sha256", 1, 32) &&
+                   zcbor_map_end_encode(out, 2));
 }
 
 struct smp_outcome group_files(const struct smp_request *request, zcbor_state_t *out) {
     switch (request->id) {
-    case 0: return request->write ? upload(request, out) : download(request, out);
-    case 1: return status(request, out);
-    case 2: return checksum(request, out);
-    case 3: return checksum_types(out);
-    case 4: return SMP_DONE; /* nothing is held open */
-    default: return SMP_FAIL(SMP_ENOTSUP);
+    case 0:
+        return request->write ? upload(request, out) : download(request, out);
+    case 1:
+        return status(request, out);
+    case 2:
+        return checksum(request, out);
+    case 3:
+        return checksum_types(out);
+    case 4:
+        return SMP_DONE; /* nothing is held open */
+    default:
+        return SMP_FAIL(SMP_ENOTSUP);
     }
 }

@@ -1,4 +1,5 @@
-/* group_os.c - SMP groups 0 (operating system), 2 (statistics) and 9 (shell), as Zephyr's MCUmgr defines them. */
+/* group_os.c - SMP groups 0 (operating system), 2 (statistics) and 9 (shell), as Zephyr's MCUmgr
+ * defines them. */
 #include <string.h>
 
 #include "board_config.h"
@@ -29,15 +30,17 @@ static struct smp_outcome application_info(const struct smp_request *request, zc
     static const struct {
         char letter;
         const char *text;
-    } parts[] = {{'s', "ternio"},     {'n', BOARD_NAME}, {'r', FIRMWARE_VERSION}, {'v', FIRMWARE_VERSION},
-                 {'m', BOARD_CORE}, {'p', BOARD_CHIP}, {'i', BOARD_NAME},       {'o', "ternio"}};
+    } parts[] = {{'s', "ternio"},         {'n', BOARD_NAME}, {'r', FIRMWARE_VERSION},
+                 {'v', FIRMWARE_VERSION}, {'m', BOARD_CORE}, {'p', BOARD_CHIP},
+                 {'i', BOARD_NAME},       {'o', "ternio"}};
     struct zcbor_string format = {(const uint8_t *)"s", 1};
     struct field fields[] = {{"format", FIELD_TEXT, &format, false}};
     char buffer[ANSWER_BYTES];
     struct text text;
     if (!smp_read(request, fields, 1)) return SMP_FAIL(SMP_EINVAL);
     for (size_t i = 0; i < format.len; i++)
-        if (!format.value[i] || !strchr("snrvmpioa", format.value[i])) return SMP_GROUP_FAIL(GROUP_OS, 2);
+        if (!format.value[i] || !strchr("snrvmpioa", format.value[i]))
+            return SMP_GROUP_FAIL(GROUP_OS, 2);
     bool all = format.len && memchr(format.value, 'a', format.len);
     text_init(&text, buffer, sizeof buffer);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -50,14 +53,18 @@ static struct smp_outcome application_info(const struct smp_request *request, zc
 
 struct smp_outcome group_os(const struct smp_request *request, zcbor_state_t *out) {
     switch (request->id) {
-    case 0: return echo(request, out);
+    case 0:
+        return echo(request, out);
     case 5:
         if (!request->write) return SMP_FAIL(SMP_ENOTSUP);
         console_ask_reset();
         return SMP_DONE;
-    case 6: return parameters(out);
-    case 7: return application_info(request, out);
-    default: return SMP_FAIL(SMP_ENOTSUP);
+    case 6:
+        return parameters(out);
+    case 7:
+        return application_info(request, out);
+    default:
+        return SMP_FAIL(SMP_ENOTSUP);
     }
 }
 
@@ -68,8 +75,8 @@ static bool put_counters(zcbor_state_t *out) {
     struct link_counters traffic = link_counters();
     return put_u32(out, "uptime_ms", port_millis()) && put_u32(out, "infers", work.infers) &&
            put_u32(out, "steps", work.steps) && put_u32(out, "frames", traffic.frames) &&
-           put_u32(out, "frame_errors", traffic.frame_errors) && put_u32(out, "rx_lost", port_rx_lost()) &&
-           put_u32(out, "stack_free", port_stack_free());
+           put_u32(out, "frame_errors", traffic.frame_errors) &&
+           put_u32(out, "rx_lost", port_rx_lost()) && put_u32(out, "stack_free", port_stack_free());
 }
 
 static struct smp_outcome read_counters(const struct smp_request *request, zcbor_state_t *out) {
@@ -77,17 +84,20 @@ static struct smp_outcome read_counters(const struct smp_request *request, zcbor
     struct field fields[] = {{"name", FIELD_TEXT, &name, false}};
     if (!smp_read(request, fields, 1) || !fields[0].found) return SMP_FAIL(SMP_EINVAL);
     if (!smp_equals(&name, "ternio")) return SMP_GROUP_FAIL(GROUP_STATS, 2);
-    return encoded(put_text(out, "name", "ternio") && put_key(out, "fields") && zcbor_map_start_encode(out, 8) &&
-                   put_counters(out) && zcbor_map_end_encode(out, 8));
+    return encoded(put_text(out, "name", "ternio") && put_key(out, "fields") &&
+                   zcbor_map_start_encode(out, 8) && put_counters(out) &&
+                   zcbor_map_end_encode(out, 8));
 }
 
 struct smp_outcome group_stats(const struct smp_request *request, zcbor_state_t *out) {
     switch (request->id) {
-    case 0: return read_counters(request, out);
+    case 0:
+        return read_counters(request, out);
     case 1:
         return encoded(put_key(out, "stat_list") && zcbor_list_start_encode(out, 1) &&
                        zcbor_tstr_put_lit(out, "ternio") && zcbor_list_end_encode(out, 1));
-    default: return SMP_FAIL(SMP_ENOTSUP);
+    default:
+        return SMP_FAIL(SMP_ENOTSUP);
     }
 }
 

@@ -18,8 +18,8 @@ struct window_part {
     uint32_t offset, format;
 };
 
-/* Puts a request's part into the window buffer. Sets `next` to the byte expected next while the window is incomplete, and to 0
- * when it is complete. */
+/* Puts a request's part into the window buffer. Sets `next` to the byte expected next while the
+ * window is incomplete, and to 0 when it is complete. */
 static int take_window(const struct window_part *part, bool given, uint32_t *next) {
     uint32_t width = part->format == 1 ? 1 : 2;
     int code = 0;
@@ -27,7 +27,8 @@ static int take_window(const struct window_part *part, bool given, uint32_t *nex
     if (part->format > 1) return ERR_REQUEST;
     if (given) {
         if (part->offset % width || part->bytes.len % width) return ERR_REQUEST;
-        code = window_write(part->offset / width, part->bytes.value, (uint32_t)part->bytes.len / width, width == 1);
+        code = window_write(part->offset / width, part->bytes.value,
+                            (uint32_t)part->bytes.len / width, width == 1);
         if (code == ERR_WINDOW) code = 0; /* a gap: the answer tells where to go on */
     } else if (window_filled() < window_length()) {
         code = ERR_WINDOW;
@@ -36,8 +37,10 @@ static int take_window(const struct window_part *part, bool given, uint32_t *nex
     return code;
 }
 
-#define WINDOW_FIELDS(part)                                                                                            \
-    {"x", FIELD_BYTES, &(part).bytes, false}, {"off", FIELD_U32, &(part).offset, false}, {"fmt", FIELD_U32, &(part).format, false}
+#define WINDOW_FIELDS(part)                                                                        \
+    {"x", FIELD_BYTES, &(part).bytes, false}, {"off", FIELD_U32, &(part).offset, false}, {         \
+        "fmt", FIELD_U32, &(part).format, false                                                    \
+    }
 
 /* ---- commands ---- */
 
@@ -52,22 +55,28 @@ static bool put_labels(zcbor_state_t *out, const tr_model *model) {
 }
 
 static bool put_model(zcbor_state_t *out, const tr_model *model) {
-    return put_bytes(out, "digest", model->digest, 32) && put_u32(out, "bytes", model->blob_bytes) &&
-           put_u32(out, "channels", model->channels) && put_u32(out, "length", model->length) &&
-           put_u32(out, "outputs", model->outputs) && put_float(out, "rate_hz", model->sample_rate_hz) &&
-           put_u32(out, "infer_arena", model->infer_arena) && put_u32(out, "adapt_arena", model->adapt_arena) &&
-           put_u32(out, "floats", model->adapter_floats) && put_text(out, "adapter", model_adapter_state()) &&
+    return put_bytes(out, "digest", model->digest, 32) &&
+           put_u32(out, "bytes", model->blob_bytes) && put_u32(out, "channels", model->channels) &&
+           put_u32(out, "length", model->length) && put_u32(out, "outputs", model->outputs) &&
+           put_float(out, "rate_hz", model->sample_rate_hz) &&
+           put_u32(out, "infer_arena", model->infer_arena) &&
+           put_u32(out, "adapt_arena", model->adapt_arena) &&
+           put_u32(out, "floats", model->adapter_floats) &&
+           put_text(out, "adapter", model_adapter_state()) &&
            put_u32(out, "steps", model_adapter_steps()) &&
-           put_bytes(out, "scale", model->input_scale, model->channels * 4) && put_labels(out, model);
+           put_bytes(out, "scale", model->input_scale, model->channels * 4) &&
+           put_labels(out, model);
 }
 
 static struct smp_outcome info(zcbor_state_t *out) {
     const tr_model *model = model_current();
     bool done = put_text(out, "board", BOARD_NAME) && put_text(out, "version", FIRMWARE_VERSION) &&
                 put_text(out, "storage", slots_storage()) && put_text(out, "slot", model_slot()) &&
-                put_u32(out, "arena", model_arena_bytes()) && put_u32(out, "slot_bytes", slots_capacity(SLOT_MODEL)) &&
+                put_u32(out, "arena", model_arena_bytes()) &&
+                put_u32(out, "slot_bytes", slots_capacity(SLOT_MODEL)) &&
                 put_text(out, "model", model ? model->name : "");
-    return encoded(done && (model ? put_model(out, model) : put_text(out, "reason", model_reason())));
+    return encoded(done &&
+                   (model ? put_model(out, model) : put_text(out, "reason", model_reason())));
 }
 
 static struct smp_outcome infer(const struct smp_request *request, zcbor_state_t *out) {
@@ -87,10 +96,14 @@ static struct smp_outcome infer(const struct smp_request *request, zcbor_state_t
 static struct smp_outcome adapt_begin(const struct smp_request *request, zcbor_state_t *out) {
     tr_adapt_config config = tr_adapt_defaults();
     bool sgd = false;
-    struct field fields[] = {{"lr", FIELD_FLOAT, &config.lr, false},       {"beta1", FIELD_FLOAT, &config.beta1, false},
-                             {"beta2", FIELD_FLOAT, &config.beta2, false}, {"eps", FIELD_FLOAT, &config.eps, false},
-                             {"clip", FIELD_FLOAT, &config.clip, false},   {"decay", FIELD_FLOAT, &config.weight_decay, false},
-                             {"seed", FIELD_U64, &config.seed, false},     {"sgd", FIELD_BOOL, &sgd, false}};
+    struct field fields[] = {{"lr", FIELD_FLOAT, &config.lr, false},
+                             {"beta1", FIELD_FLOAT, &config.beta1, false},
+                             {"beta2", FIELD_FLOAT, &config.beta2, false},
+                             {"eps", FIELD_FLOAT, &config.eps, false},
+                             {"clip", FIELD_FLOAT, &config.clip, false},
+                             {"decay", FIELD_FLOAT, &config.weight_decay, false},
+                             {"seed", FIELD_U64, &config.seed, false},
+                             {"sgd", FIELD_BOOL, &sgd, false}};
     if (!smp_read(request, fields, 8)) return smp_ternio(ERR_REQUEST);
     config.optimizer = sgd ? TR_SGD : TR_ADAM;
     int code = model_adapt_begin(&config);
@@ -103,7 +116,8 @@ static struct smp_outcome adapt_step(const struct smp_request *request, zcbor_st
     struct window_part part = {{NULL, 0}, 0, 0};
     uint32_t label = 0, next;
     float lr = 0.0f;
-    struct field fields[] = {WINDOW_FIELDS(part), {"label", FIELD_U32, &label, false}, {"lr", FIELD_FLOAT, &lr, false}};
+    struct field fields[] = {
+        WINDOW_FIELDS(part), {"label", FIELD_U32, &label, false}, {"lr", FIELD_FLOAT, &lr, false}};
     struct step_result result;
     if (!smp_read(request, fields, 5) || !fields[3].found) return smp_ternio(ERR_REQUEST);
     int code = take_window(&part, fields[0].found, &next);
@@ -118,8 +132,8 @@ static struct smp_outcome adapter_save(zcbor_state_t *out) {
     struct slot_content stored;
     int code = model_adapter_save(&stored);
     if (code) return smp_ternio(code);
-    return encoded(put_u32(out, "steps", model_adapter_steps()) && put_u32(out, "bytes", stored.bytes) &&
-                   put_text(out, "slot", stored.name));
+    return encoded(put_u32(out, "steps", model_adapter_steps()) &&
+                   put_u32(out, "bytes", stored.bytes) && put_text(out, "slot", stored.name));
 }
 
 static struct smp_outcome telemetry(const struct smp_request *request, zcbor_state_t *out) {
@@ -133,13 +147,21 @@ static struct smp_outcome telemetry(const struct smp_request *request, zcbor_sta
 struct smp_outcome group_ternio(const struct smp_request *request, zcbor_state_t *out) {
     if (request->write != (request->id != 0)) return SMP_FAIL(SMP_ENOTSUP);
     switch (request->id) {
-    case 0: return info(out);
-    case 1: return infer(request, out);
-    case 2: return adapt_begin(request, out);
-    case 3: return adapt_step(request, out);
-    case 4: return adapter_save(out);
-    case 5: return smp_ternio(model_adapter_reset());
-    case 6: return telemetry(request, out);
-    default: return SMP_FAIL(SMP_ENOTSUP);
+    case 0:
+        return info(out);
+    case 1:
+        return infer(request, out);
+    case 2:
+        return adapt_begin(request, out);
+    case 3:
+        return adapt_step(request, out);
+    case 4:
+        return adapter_save(out);
+    case 5:
+        return smp_ternio(model_adapter_reset());
+    case 6:
+        return telemetry(request, out);
+    default:
+        return SMP_FAIL(SMP_ENOTSUP);
     }
 }

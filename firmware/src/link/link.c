@@ -1,5 +1,6 @@
-/* link.c - see link.h. The framing is that of Zephyr's SMP over console: lines of base64 that begin with 06 09 (first) or 04 14
- * (further), holding a big-endian length, the message, and a CRC-16/XMODEM over the message. */
+/* link.c - see link.h. The framing is that of Zephyr's SMP over console: lines of base64 that begin
+ * with 06 09 (first) or 04 14 (further), holding a big-endian length, the message, and a
+ * CRC-16/XMODEM over the message. */
 #include "link/link.h"
 
 #include <stdbool.h>
@@ -9,10 +10,11 @@
 #include "link/smp.h"
 #include "port.h"
 
-#define TEXT_LIMIT      480u
-#define LINE_RAW_BYTES  93u /* 124 base64 characters; with the two first bytes and the newline 127 */
-#define BASE64_PADDING  64u
-#define BASE64_INVALID  65u
+#define TEXT_LIMIT     480u
+#define LINE_RAW_BYTES 93u /* 124 base64 characters; with the two first bytes and the newline 127  \
+                            */
+#define BASE64_PADDING 64u
+#define BASE64_INVALID 65u
 
 _Static_assert(BOARD_LINE_BYTES > TEXT_LIMIT, "the line buffer holds a line of the protocol");
 
@@ -20,13 +22,21 @@ static struct link_counters counters;
 
 /* ---- receiving ---- */
 
-static enum { LINE_START, LINE_TEXT, LINE_TEXT_LONG, LINE_DELIMITER, LINE_BASE64, LINE_SKIP } state = LINE_START;
-static uint8_t delimiter;         /* first byte of a frame line */
+static enum {
+    LINE_START,
+    LINE_TEXT,
+    LINE_TEXT_LONG,
+    LINE_DELIMITER,
+    LINE_BASE64,
+    LINE_SKIP
+} state = LINE_START;
+static uint8_t delimiter; /* first byte of a frame line */
 static char line[BOARD_LINE_BYTES];
 static uint32_t line_length;
 static uint8_t frame[BOARD_FRAME_BYTES]; /* message and CRC, without the length before them */
 static bool frame_open;
-static uint32_t frame_bytes, frame_expected; /* received, counting the two bytes of length; said by the length */
+static uint32_t frame_bytes,
+    frame_expected; /* received, counting the two bytes of length; said by the length */
 static uint32_t quad, quad_chars, quad_padding;
 
 static uint16_t crc16(const uint8_t *data, size_t count) {
@@ -58,7 +68,8 @@ static void send_frame(const uint8_t *message, uint32_t bytes);
 static void frame_complete(void) {
     frame_open = false;
     uint32_t message_bytes = frame_expected - 2;
-    if (crc16(frame, message_bytes) != ((uint32_t)frame[message_bytes] << 8 | frame[message_bytes + 1])) {
+    if (crc16(frame, message_bytes) !=
+        ((uint32_t)frame[message_bytes] << 8 | frame[message_bytes + 1])) {
         counters.frame_errors++;
         return;
     }
@@ -170,7 +181,9 @@ void link_receive(const uint8_t *bytes, size_t count) {
     while (count--) receive_byte(*bytes++);
 }
 
-struct link_counters link_counters(void) { return counters; }
+struct link_counters link_counters(void) {
+    return counters;
+}
 
 /* ---- sending ---- */
 
@@ -183,7 +196,8 @@ static uint8_t framed_byte(const uint8_t *message, uint32_t bytes, uint16_t crc,
 }
 
 static void send_frame(const uint8_t *message, uint32_t bytes) {
-    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     uint16_t crc = crc16(message, bytes);
     uint32_t total = bytes + 4;
     for (uint32_t at = 0; at < total;) {
@@ -193,8 +207,10 @@ static void send_frame(const uint8_t *message, uint32_t bytes) {
         out[length++] = at ? 0x14 : 0x09;
         for (; at < line_stop; at += 3) {
             uint32_t count = line_stop - at < 3 ? line_stop - at : 3, bits = 0;
-            for (uint32_t i = 0; i < 3; i++) bits = bits << 8 | (i < count ? framed_byte(message, bytes, crc, at + i) : 0);
-            for (uint32_t i = 0; i < 4; i++) out[length++] = i <= count ? alphabet[bits >> (18 - 6 * i) & 63] : '=';
+            for (uint32_t i = 0; i < 3; i++)
+                bits = bits << 8 | (i < count ? framed_byte(message, bytes, crc, at + i) : 0);
+            for (uint32_t i = 0; i < 4; i++)
+                out[length++] = i <= count ? alphabet[bits >> (18 - 6 * i) & 63] : '=';
         }
         out[length++] = '\n';
         port_tx(out, length);

@@ -1,4 +1,5 @@
-/* link.h - the serial port's two conversations: takes received bytes apart into text lines and SMP frames. */
+/* link.h - the serial port's two conversations: takes received bytes apart into text lines and SMP
+ * frames. */
 #ifndef LINK_H
 #define LINK_H
 

@@ -42,13 +42,20 @@ static bool read_float(zcbor_state_t *in, float *value) {
 static bool read_value(zcbor_state_t *in, struct field *field) {
     field->found = true;
     switch (field->type) {
-    case FIELD_U32: return zcbor_uint32_decode(in, field->value);
-    case FIELD_U64: return zcbor_uint64_decode(in, field->value);
-    case FIELD_FLOAT: return read_float(in, field->value);
-    case FIELD_BOOL: return zcbor_bool_decode(in, field->value);
-    case FIELD_TEXT: return zcbor_tstr_decode(in, field->value);
-    case FIELD_BYTES: return zcbor_bstr_decode(in, field->value);
-    case FIELD_WORDS: return read_words(in, field->value);
+    case FIELD_U32:
+        return zcbor_uint32_decode(in, field->value);
+    case FIELD_U64:
+        return zcbor_uint64_decode(in, field->value);
+    case FIELD_FLOAT:
+        return read_float(in, field->value);
+    case FIELD_BOOL:
+        return zcbor_bool_decode(in, field->value);
+    case FIELD_TEXT:
+        return zcbor_tstr_decode(in, field->value);
+    case FIELD_BYTES:
+        return zcbor_bstr_decode(in, field->value);
+    case FIELD_WORDS:
+        return read_words(in, field->value);
     }
     return false;
 }
@@ -58,8 +65,10 @@ static bool skip_scalar(zcbor_state_t *in) {
     switch (ZCBOR_MAJOR_TYPE(*in->payload)) {
     case ZCBOR_MAJOR_TYPE_LIST:
     case ZCBOR_MAJOR_TYPE_MAP:
-    case ZCBOR_MAJOR_TYPE_TAG: return false;
-    default: return zcbor_any_skip(in, NULL);
+    case ZCBOR_MAJOR_TYPE_TAG:
+        return false;
+    default:
+        return zcbor_any_skip(in, NULL);
     }
 }
 
@@ -83,7 +92,9 @@ bool smp_read(const struct smp_request *request, struct field *fields, uint32_t 
 
 /* ---- writing answers ---- */
 
-bool put_key(zcbor_state_t *out, const char *key) { return zcbor_tstr_put_term(out, key, TEXT_MAX); }
+bool put_key(zcbor_state_t *out, const char *key) {
+    return zcbor_tstr_put_term(out, key, TEXT_MAX);
+}
 
 bool put_text(zcbor_state_t *out, const char *key, const char *value) {
     return put_key(out, key) && zcbor_tstr_encode_ptr(out, value, strlen(value));
@@ -105,9 +116,13 @@ bool put_bytes(zcbor_state_t *out, const char *key, const void *value, uint32_t 
     return put_key(out, key) && zcbor_bstr_encode_ptr(out, value, bytes);
 }
 
-uint32_t room(const zcbor_state_t *out) { return (uint32_t)(out->payload_end - out->payload); }
+uint32_t room(const zcbor_state_t *out) {
+    return (uint32_t)(out->payload_end - out->payload);
+}
 
-struct smp_outcome encoded(bool all) { return all ? SMP_DONE : SMP_FAIL(SMP_EMSGSIZE); }
+struct smp_outcome encoded(bool all) {
+    return all ? SMP_DONE : SMP_FAIL(SMP_EMSGSIZE);
+}
 
 struct smp_outcome smp_ternio(int code) {
     if (!code) return SMP_DONE;
@@ -118,25 +133,32 @@ struct smp_outcome smp_ternio(int code) {
 
 static struct smp_outcome dispatch(const struct smp_request *request, zcbor_state_t *out) {
     switch (request->group) {
-    case GROUP_OS: return group_os(request, out);
-    case GROUP_STATS: return group_stats(request, out);
-    case GROUP_FILES: return group_files(request, out);
-    case GROUP_SHELL: return group_shell(request, out);
-    case GROUP_TERNIO: return group_ternio(request, out);
-    default: return SMP_FAIL(SMP_ENOTSUP);
+    case GROUP_OS:
+        return group_os(request, out);
+    case GROUP_STATS:
+        return group_stats(request, out);
+    case GROUP_FILES:
+        return group_files(request, out);
+    case GROUP_SHELL:
+        return group_shell(request, out);
+    case GROUP_TERNIO:
+        return group_ternio(request, out);
+    default:
+        return SMP_FAIL(SMP_ENOTSUP);
     }
 }
 
 /* Version 1 knows one number only, the protocol's own; 1 is its "unknown". */
-static bool put_error(zcbor_state_t *out, const struct smp_request *request, struct smp_outcome outcome) {
+static bool put_error(zcbor_state_t *out, const struct smp_request *request,
+                      struct smp_outcome outcome) {
     if (outcome.group < 0) return put_u32(out, "rc", (uint32_t)outcome.rc);
     if (request->version == 0) {
         if (outcome.group != GROUP_TERNIO) outcome.rc = 1;
         if (!put_u32(out, "rc", (uint32_t)outcome.rc)) return false;
     } else {
         bool done = put_key(out, "err") && zcbor_map_start_encode(out, 2) &&
-                    put_u32(out, "group", (uint32_t)outcome.group) && put_u32(out, "rc", (uint32_t)outcome.rc) &&
-                    zcbor_map_end_encode(out, 2);
+                    put_u32(out, "group", (uint32_t)outcome.group) &&
+                    put_u32(out, "rc", (uint32_t)outcome.rc) && zcbor_map_end_encode(out, 2);
         if (!done) return false;
     }
     return !outcome.reason || put_text(out, "rsn", outcome.reason);
@@ -150,7 +172,8 @@ static uint32_t answer_payload(const struct smp_request *request, uint8_t *to, u
         bool begun = zcbor_map_start_encode(out, MAP_MEMBERS);
         outcome = dispatch(request, out);
         out->payload_end += CLOSING_BYTES;
-        if (!outcome.rc && begun && zcbor_map_end_encode(out, MAP_MEMBERS)) return (uint32_t)(out->payload - to);
+        if (!outcome.rc && begun && zcbor_map_end_encode(out, MAP_MEMBERS))
+            return (uint32_t)(out->payload - to);
         if (!outcome.rc) outcome = SMP_FAIL(SMP_EMSGSIZE);
     }
     ZCBOR_STATE_E(out, 2, to, capacity, 1);
@@ -171,7 +194,8 @@ uint32_t smp_handle(const uint8_t *message, uint32_t bytes, uint8_t *answer, uin
     };
     if ((message[0] & 7) != 0 && !request.write) return 0; /* an answer, not a request */
     if (request.payload_bytes != bytes - SMP_HEADER_BYTES) return 0;
-    uint32_t length = answer_payload(&request, answer + SMP_HEADER_BYTES, capacity - SMP_HEADER_BYTES);
+    uint32_t length =
+        answer_payload(&request, answer + SMP_HEADER_BYTES, capacity - SMP_HEADER_BYTES);
     memcpy(answer, message, SMP_HEADER_BYTES);
     answer[0] = (uint8_t)(message[0] + 1);
     answer[1] = 0;

@@ -1,4 +1,5 @@
-/* smp.h - the Simple Management Protocol: header, dispatch to groups, errors, and what the groups share for CBOR. */
+/* smp.h - the Simple Management Protocol: header, dispatch to groups, errors, and what the groups
+ * share for CBOR. */
 #ifndef SMP_H
 #define SMP_H
 
@@ -14,7 +15,13 @@
 /* MGMT_ERR of mcumgr: errors of the protocol itself, answered as {"rc": N}. */
 enum smp_rc { SMP_OK = 0, SMP_EINVAL = 3, SMP_EMSGSIZE = 7, SMP_ENOTSUP = 8, SMP_TOO_NEW = 13 };
 
-enum smp_group { GROUP_OS = 0, GROUP_STATS = 2, GROUP_FILES = 8, GROUP_SHELL = 9, GROUP_TERNIO = 64 };
+enum smp_group {
+    GROUP_OS = 0,
+    GROUP_STATS = 2,
+    GROUP_FILES = 8,
+    GROUP_SHELL = 9,
+    GROUP_TERNIO = 64
+};
 
 struct smp_request {
     bool write;
@@ -37,7 +44,8 @@ struct smp_outcome {
 /* An error of group 64 with its text (errors.h); code 0 is success. */
 struct smp_outcome smp_ternio(int code);
 
-/* A handler reads request->payload and puts members into the answer's map, already begun in `out`. */
+/* A handler reads request->payload and puts members into the answer's map, already begun in `out`.
+ */
 typedef struct smp_outcome smp_handler(const struct smp_request *request, zcbor_state_t *out);
 
 smp_handler group_os, group_stats, group_files, group_shell, group_ternio;
@@ -50,19 +58,29 @@ uint32_t smp_handle(const uint8_t *message, uint32_t bytes, uint8_t *answer, uin
 /* One member that a request may have. */
 struct field {
     const char *key;
-    enum { FIELD_U32, FIELD_U64, FIELD_FLOAT, FIELD_BOOL, FIELD_TEXT, FIELD_BYTES, FIELD_WORDS } type;
+    enum {
+        FIELD_U32,
+        FIELD_U64,
+        FIELD_FLOAT,
+        FIELD_BOOL,
+        FIELD_TEXT,
+        FIELD_BYTES,
+        FIELD_WORDS
+    } type;
     void *value; /* uint32_t, uint64_t, float, bool, struct zcbor_string, struct word_line */
     bool found;
 };
 
-/* A list of texts, read into one line with spaces between; a list that does not fit is malformed. */
+/* A list of texts, read into one line with spaces between; a list that does not fit is malformed.
+ */
 struct word_line {
     char *buffer;
     uint32_t capacity;
 };
 
-/* Reads the request's map: fields in any order, unknown scalar members passed over. False for anything malformed, for a
- * value of another type and for nested unknown members (a bounded reader needs no stack for them). */
+/* Reads the request's map: fields in any order, unknown scalar members passed over. False for
+ * anything malformed, for a value of another type and for nested unknown members (a bounded reader
+ * needs no stack for them). */
 bool smp_read(const struct smp_request *request, struct field *fields, uint32_t count);
 
 /* Whether a text field holds exactly `word`. */

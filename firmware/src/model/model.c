@@ -9,7 +9,8 @@
 #include "telemetry.h"
 #include "text.h"
 
-/* Programs own the front; the window lies at the end, so that one longer than BOARD_WINDOW_BYTES takes from the arena. */
+/* Programs own the front; the window lies at the end, so that one longer than BOARD_WINDOW_BYTES
+ * takes from the arena. */
 #define MEMORY_BYTES (BOARD_ARENA_BYTES + BOARD_WINDOW_BYTES)
 
 static _Alignas(16) uint8_t memory[MEMORY_BYTES];
@@ -19,13 +20,16 @@ static tr_session session;
 static bool ready;
 static const char *slot_name = "none";
 static const char *reason = "no model in any slot";
-static struct slot_content adapter; /* of the stored adapter in use; data is NULL when there is none */
+static struct slot_content
+    adapter; /* of the stored adapter in use; data is NULL when there is none */
 static struct model_counters counters;
 static uint32_t filled;
 
 /* ---- opening ---- */
 
-static uint32_t window_bytes(const tr_model *of) { return (of->channels * of->length * 2 + 15) & ~15u; }
+static uint32_t window_bytes(const tr_model *of) {
+    return (of->channels * of->length * 2 + 15) & ~15u;
+}
 
 /* Arena left for programs beside the window of a model; 0 when the window alone is too large. */
 static uint32_t arena_beside(const tr_model *of) {
@@ -56,7 +60,8 @@ static void forget_adapter(void) {
 static void attach_stored(void) {
     struct slot_content stored;
     forget_adapter();
-    for (uint64_t below = (uint64_t)UINT32_MAX + 1; slots_newest(SLOT_ADAPTER, below, &stored); below = stored.sequence)
+    for (uint64_t below = (uint64_t)UINT32_MAX + 1; slots_newest(SLOT_ADAPTER, below, &stored);
+         below = stored.sequence)
         if (tr_adapter_attach(&session, stored.data, stored.bytes) == TR_OK) {
             use_adapter(&stored);
             return;
@@ -77,7 +82,8 @@ void model_start(void) {
     struct slot_content content;
     slots_protect(SLOT_MODEL, -1);
     forget_adapter();
-    for (uint64_t below = (uint64_t)UINT32_MAX + 1; slots_newest(SLOT_MODEL, below, &content); below = content.sequence) {
+    for (uint64_t below = (uint64_t)UINT32_MAX + 1; slots_newest(SLOT_MODEL, below, &content);
+         below = content.sequence) {
         tr_model opened;
         int code = check(&opened, content.data, content.bytes);
         if (!code) {
@@ -90,19 +96,31 @@ void model_start(void) {
 
 /* ---- state ---- */
 
-const tr_model *model_current(void) { return ready ? &model : NULL; }
-const char *model_reason(void) { return ready ? "" : reason; }
-const char *model_slot(void) { return ready ? slot_name : "none"; }
-struct model_counters model_counters(void) { return counters; }
+const tr_model *model_current(void) {
+    return ready ? &model : NULL;
+}
+const char *model_reason(void) {
+    return ready ? "" : reason;
+}
+const char *model_slot(void) {
+    return ready ? slot_name : "none";
+}
+struct model_counters model_counters(void) {
+    return counters;
+}
 
-uint32_t model_arena_bytes(void) { return ready ? arena_beside(&model) : BOARD_ARENA_BYTES; }
+uint32_t model_arena_bytes(void) {
+    return ready ? arena_beside(&model) : BOARD_ARENA_BYTES;
+}
 
 const char *model_adapter_state(void) {
     if (!ready || !session.factors) return "none";
     return session.adapting ? "training" : "attached";
 }
 
-uint32_t model_adapter_steps(void) { return ready && session.factors ? session.steps : 0; }
+uint32_t model_adapter_steps(void) {
+    return ready && session.factors ? session.steps : 0;
+}
 
 int32_t model_find_label(const char *word) {
     int32_t index;
@@ -114,10 +132,16 @@ int32_t model_find_label(const char *word) {
 
 /* ---- window ---- */
 
-static int16_t *window(void) { return (int16_t *)(void *)(memory + MEMORY_BYTES - window_bytes(&model)); }
+static int16_t *window(void) {
+    return (int16_t *)(void *)(memory + MEMORY_BYTES - window_bytes(&model));
+}
 
-uint32_t window_filled(void) { return filled; }
-uint32_t window_length(void) { return ready ? model.channels * model.length : 0; }
+uint32_t window_filled(void) {
+    return filled;
+}
+uint32_t window_length(void) {
+    return ready ? model.channels * model.length : 0;
+}
 
 int window_write(uint32_t first, const uint8_t *little_endian, uint32_t count, bool narrow) {
     if (!ready) return ERR_NO_MODEL;

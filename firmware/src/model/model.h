@@ -1,5 +1,6 @@
-/* model.h - the model service: owns the runtime's model, session and arena, the window buffer, and what the slots mean.
- * Console and link both act through it. Codes are those of errors.h; 0 is success. */
+/* model.h - the model service: owns the runtime's model, session and arena, the window buffer, and
+ * what the slots mean. Console and link both act through it. Codes are those of errors.h; 0 is
+ * success. */
 #ifndef MODEL_H
 #define MODEL_H
 
@@ -50,8 +51,9 @@ uint32_t model_arena_bytes(void);
 uint32_t window_filled(void);
 uint32_t window_length(void);
 
-/* Writes `count` elements from `first` on; int8 elements (`narrow`) become 256 times their value. Writing at 0 starts a new
- * window; a gap is refused with ERR_WINDOW, elements beyond the window with ERR_REQUEST. */
+/* Writes `count` elements from `first` on; int8 elements (`narrow`) become 256 times their value.
+ * Writing at 0 starts a new window; a gap is refused with ERR_WINDOW, elements beyond the window
+ * with ERR_REQUEST. */
 int window_write(uint32_t first, const uint8_t *little_endian, uint32_t count, bool narrow);
 
 int model_infer(struct infer_result *result);
@@ -69,14 +71,15 @@ int model_adapter_save(struct slot_content *stored);
 /* Drops the factors in use and the stored ones. */
 int model_adapter_reset(void);
 
-/* The adapter file as it would be stored: from the slot, or exported now from a running adaptation (then valid until the
- * next call into the service). */
+/* The adapter file as it would be stored: from the slot, or exported now from a running adaptation
+ * (then valid until the next call into the service). */
 int model_adapter_file(const uint8_t **data, uint32_t *bytes);
 
 /* Whether an upload of `bytes` to a slot of `kind` can end well. */
 int model_accepts(enum slot_kind kind, uint32_t bytes);
 
-/* Verifies a completely written file, makes it current and uses it; on an error the old one stays in use. */
+/* Verifies a completely written file, makes it current and uses it; on an error the old one stays
+ * in use. */
 int model_install(enum slot_kind kind);
 
 #endif

@@ -1,4 +1,5 @@
-/* slots.c - see slots.h. Flash goes through the port; RAM slots behave like flash (erase to 0xFF, writes clear bits). */
+/* slots.c - see slots.h. Flash goes through the port; RAM slots behave like flash (erase to 0xFF,
+ * writes clear bits). */
 #include "storage/slots.h"
 
 #include <string.h>
@@ -107,11 +108,14 @@ bool slots_newest(enum slot_kind kind, uint64_t below, struct slot_content *cont
     bool found = false;
     for (int i = 0; i < slot_count; i++) consider(slots, i, kind, below, content, &found);
     if (storage != STORAGE_FLASH && kind == SLOT_MODEL)
-        for (int i = 0; i < BOARD_FLASH_SLOT_COUNT; i++) consider(flash_slots, i, kind, below, content, &found);
+        for (int i = 0; i < BOARD_FLASH_SLOT_COUNT; i++)
+            consider(flash_slots, i, kind, below, content, &found);
     return found;
 }
 
-void slots_protect(enum slot_kind kind, int slot) { protected_slot[kind] = slot; }
+void slots_protect(enum slot_kind kind, int slot) {
+    protected_slot[kind] = slot;
+}
 
 /* ---- a write that a reset interrupted ---- */
 
@@ -123,8 +127,8 @@ static bool read_mark(const struct slot *slot, uint32_t *length) {
            mark.length <= slot->bytes - SLOT_HEADER_BYTES;
 }
 
-/* Bytes certainly programmed: up to the last one that is not erased, less a margin for a write cut short. Writing the
- * same bytes again does no harm. */
+/* Bytes certainly programmed: up to the last one that is not erased, less a margin for a write cut
+ * short. Writing the same bytes again does no harm. */
 static uint32_t written_bytes(const struct slot *slot, uint32_t length) {
     const uint8_t *content = port_map(slot->base) + SLOT_HEADER_BYTES;
     while (length && content[length - 1] == 0xFF) length--;
@@ -219,17 +223,22 @@ bool slots_commit(enum slot_kind kind, struct slot_content *content) {
     if (pending[kind].slot < 0 || pending[kind].offset != pending[kind].bytes) return false;
     const struct slot *slot = &slots[pending[kind].slot];
     struct slot_content newest;
-    uint32_t sequence = slots_newest(kind, (uint64_t)UINT32_MAX + 1, &newest) ? newest.sequence + 1 : 1;
-    struct header header = {.magic = {'T', 'S', 'L', 'T'}, .sequence = sequence, .length = pending[kind].bytes, .kind = kind};
+    uint32_t sequence =
+        slots_newest(kind, (uint64_t)UINT32_MAX + 1, &newest) ? newest.sequence + 1 : 1;
+    struct header header = {.magic = {'T', 'S', 'L', 'T'},
+                            .sequence = sequence,
+                            .length = pending[kind].bytes,
+                            .kind = kind};
     header.content_crc = tr_crc32(0, slots_pending_data(kind), header.length);
     header.header_crc = tr_crc32(0, &header, 20);
-    *content = (struct slot_content){slots_pending_data(kind), header.length, sequence, pending[kind].slot,
-                                     slot_name(slots, pending[kind].slot)};
+    *content = (struct slot_content){slots_pending_data(kind), header.length, sequence,
+                                     pending[kind].slot, slot_name(slots, pending[kind].slot)};
     pending[kind].slot = -1;
     return program(slot, 0, &header, sizeof header);
 }
 
-/* Header and mark become zero: a valid header cannot be programmed over that, and nothing is found there again. */
+/* Header and mark become zero: a valid header cannot be programmed over that, and nothing is found
+ * there again. */
 static bool invalidate(const struct slot *slot) {
     static const uint8_t zeros[SLOT_HEADER_BYTES];
     return program(slot, 0, zeros, sizeof zeros);

@@ -1,8 +1,10 @@
-/* slots.h - the board's slots: places for whole files, two of each kind, of which the newest valid one counts.
+/* slots.h - the board's slots: places for whole files, two of each kind, of which the newest valid
+ * one counts.
  *
- * A slot is a 64-byte header and the content behind it, executed in place. The header is programmed last, so a slot
- * is either complete or not there. Header: magic "TSLT", sequence, length, CRC-32 of the content, kind, CRC-32 of these
- * 20 bytes; at 32, written when an upload starts: magic "PEND", length, CRC-32 of these 8 bytes. */
+ * A slot is a 64-byte header and the content behind it, executed in place. The header is programmed
+ * last, so a slot is either complete or not there. Header: magic "TSLT", sequence, length, CRC-32
+ * of the content, kind, CRC-32 of these 20 bytes; at 32, written when an upload starts: magic
+ * "PEND", length, CRC-32 of these 8 bytes. */
 #ifndef SLOTS_H
 #define SLOTS_H
 
@@ -30,7 +32,8 @@ const char *slots_storage(void);
 /* Largest content that a slot of this kind takes; 0 when none can be written. */
 uint32_t slots_capacity(enum slot_kind kind);
 
-/* The valid slot of `kind` with the largest sequence below `below`; false when there is none. The content's CRC is right. */
+/* The valid slot of `kind` with the largest sequence below `below`; false when there is none. The
+ * content's CRC is right. */
 bool slots_newest(enum slot_kind kind, uint64_t below, struct slot_content *content);
 
 /* The slot in use, which must not be written; -1 for none. */
@@ -42,8 +45,9 @@ bool slots_begin(enum slot_kind kind, uint32_t bytes);
 /* Appends to the content begun; false when the storage does not take it. */
 bool slots_write(enum slot_kind kind, const uint8_t *data, uint32_t bytes);
 
-/* Bytes of a begun content that are there, and its full length; false when no write is under way. A write that a reset
- * interrupted is found again; its offset may then be smaller than what was sent. */
+/* Bytes of a begun content that are there, and its full length; false when no write is under way. A
+ * write that a reset interrupted is found again; its offset may then be smaller than what was sent.
+ */
 bool slots_pending(enum slot_kind kind, uint32_t *offset, uint32_t *bytes);
 
 /* The content written so far, for checking it before slots_commit. */

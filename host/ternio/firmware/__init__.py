@@ -1,1 +1,1 @@
-"""Building and uploading the firmware: PlatformIO for boards, the C compiler for the native board."""
+"""Building and uploading the firmware: PlatformIO for boards, a C compiler for the native board."""

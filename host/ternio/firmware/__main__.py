@@ -1,4 +1,4 @@
-"""`python -m ternio.firmware start BOARD IMAGE`: what `pio run -t upload` calls for an emulated board."""
+"""`python -m ternio.firmware start BOARD IMAGE`: what `pio run -t upload` calls in the emulator."""
 
 from __future__ import annotations
 

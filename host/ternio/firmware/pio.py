@@ -1,5 +1,5 @@
-"""Firmware images: built by PlatformIO for a board, by the C compiler for the native board, and kept
-in the user's cache under a hash of everything they are made from.
+"""Firmware images: built by PlatformIO for a board, by the C compiler for the native board, and
+kept in the user's cache under a hash of everything they are made from.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ __all__ = ["BuildResult", "build", "build_native", "ensure_platformio", "upload"
 
 Sizes = dict[str, dict[str, int]]
 
-NATIVE_FLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror=implicit", "-ffp-contract=off"]
+NATIVE_FLAGS = [
+    "-std=gnu11",
+    "-O2",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Werror=implicit",
+    "-ffp-contract=off",
+]
 ZCBOR_FLAGS = ["-std=gnu11", "-O2", "-g", "-w", "-fno-strict-aliasing"]
 SANITIZE_FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 

@@ -1,4 +1,4 @@
-"""PlatformIO as ternio runs it: its own folder made ready, also where its registry cannot be reached."""
+"""PlatformIO as ternio runs it: made ready also where its registry cannot be reached."""
 
 from __future__ import annotations
 
