@@ -1,8 +1,8 @@
 /* tr_attention.c - softmax attention of one row over the rows of a block, heads sharing KV heads
  * (Ainslie et al. 2023, arXiv 2305.13245), forward and backward. Probabilities are recomputed in
  * the backward pass, nothing is kept. */
-#include "tr_internal.h"
 #include "tr_math.h"
+#include "tr_weights.h"
 
 /* One head: where its query lies in a row of n0 * n2, its key and value in a row of n1 * n2. */
 typedef struct {
@@ -21,17 +21,11 @@ static attention attention_of(const tr_call *call) {
     return at;
 }
 
-static float dot(const float *x, const float *y, uint32_t n) {
-    float sum = 0.0f;
-    for (uint32_t k = 0; k < n; ++k) sum += x[k] * y[k];
-    return sum;
-}
-
 /* p[seen] = softmax(scale * K q) */
 static void probabilities(const attention *at, const float *q, const float *k, float *p) {
     float top = 0.0f, sum = 0.0f;
     for (uint32_t j = 0; j < at->seen; ++j) {
-        p[j] = dot(q, k + j * at->pitch, at->width) * at->scale;
+        p[j] = tr_dot(q, k + j * at->pitch, at->width) * at->scale;
         if (j == 0 || p[j] > top) top = p[j];
     }
     for (uint32_t j = 0; j < at->seen; ++j) sum += p[j] = tr_exp(p[j] - top);
@@ -39,52 +33,67 @@ static void probabilities(const attention *at, const float *q, const float *k, f
     for (uint32_t j = 0; j < at->seen; ++j) p[j] *= inverse;
 }
 
-/* dst[n0 * n2] = softmax(q K^T / sqrt(n2)) V, q = a[n0 * n2], K = b and V = c [T, n1 * n2], scratch
- * d[T] */
+/* y[width] = sum over the seen rows j, first to last, of p[j] * rows[j]; four columns at a time. */
+static void weighted_sum(const attention *at, const float *p, const float *rows, float *y) {
+    uint32_t k = 0;
+    for (; k + 4 <= at->width; k += 4) {
+        const float *x = rows + k;
+        float y0 = 0.0f, y1 = 0.0f, y2 = 0.0f, y3 = 0.0f;
+        for (uint32_t j = 0; j < at->seen; ++j, x += at->pitch) {
+            y0 += p[j] * x[0];
+            y1 += p[j] * x[1];
+            y2 += p[j] * x[2];
+            y3 += p[j] * x[3];
+        }
+        y[k] = y0;
+        y[k + 1] = y1;
+        y[k + 2] = y2;
+        y[k + 3] = y3;
+    }
+    for (; k < at->width; ++k) {
+        float sum = 0.0f;
+        for (uint32_t j = 0; j < at->seen; ++j) sum += p[j] * rows[j * at->pitch + k];
+        y[k] = sum;
+    }
+}
+
+/* dst[n0 * n2] = softmax(q K^T / sqrt(n2)) V, q = a[n0 * n2], K = b and V = c [T, n1 * n2],
+ * scratch d[T] */
 void tr_attention(const tr_call *call) {
     attention at = attention_of(call);
     uint32_t group = call->i->n0 / call->i->n1;
     float *p = call->d;
     for (uint32_t h = 0; h < call->i->n0; ++h) {
-        uint32_t kv = h / group * at.width;
-        const float *v = (const float *)call->c + kv;
-        float *dst = (float *)call->dst + h * at.width;
-        probabilities(&at, (const float *)call->a + h * at.width, (const float *)call->b + kv, p);
-        for (uint32_t k = 0; k < at.width; ++k) dst[k] = 0.0f;
-        for (uint32_t j = 0; j < at.seen; ++j, v += at.pitch) {
-            for (uint32_t k = 0; k < at.width; ++k) dst[k] += p[j] * v[k];
-        }
+        uint32_t own = h * at.width, kv = h / group * at.width;
+        probabilities(&at, (const float *)call->a + own, (const float *)call->b + kv, p);
+        weighted_sum(&at, p, (const float *)call->c + kv, (float *)call->dst + own);
     }
 }
 
-/* With dy = d[n0 * n2]: dst = dq; e = dK += and f = dV += [T, n1 * n2]; imm: scratch [2T] for p and
- * dp. dV_j = p_j dy; dp_j = dy . V_j; ds_j = p_j (dp_j - sum p dp) / sqrt(n2); dq = sum ds_j K_j;
- * dK_j = ds_j q. */
+/* With dy = d[n0 * n2]: dst = dq; e = dK += and f = dV += [T, n1 * n2]; imm: scratch [2T] for p
+ * and ds. dV_j = p_j dy; dp_j = dy . V_j; ds_j = p_j (dp_j - sum p dp) / sqrt(n2); dq = sum ds_j
+ * K_j; dK_j = ds_j q. */
 void tr_attention_bwd(const tr_call *call) {
     attention at = attention_of(call);
     uint32_t group = call->i->n0 / call->i->n1;
-    float *p = (float *)(void *)call->session->arena + call->i->imm, *dp = p + call->rows;
+    float *p = (float *)(void *)call->session->arena + call->i->imm, *ds = p + call->rows;
     for (uint32_t h = 0; h < call->i->n0; ++h) {
         uint32_t own = h * at.width, kv = h / group * at.width;
         const float *q = (const float *)call->a + own, *dy = (const float *)call->d + own;
         const float *k = (const float *)call->b + kv, *v = (const float *)call->c + kv;
-        float *dq = (float *)call->dst + own, *dk = (float *)call->e + kv,
-              *dv = (float *)call->f + kv;
-        float mean = 0.0f;
+        float *dk = (float *)call->e + kv, *dv = (float *)call->f + kv, mean = 0.0f;
         probabilities(&at, q, k, p);
         for (uint32_t j = 0; j < at.seen; ++j) {
-            dp[j] = dot(dy, v + j * at.pitch, at.width);
-            mean += p[j] * dp[j];
+            ds[j] = tr_dot(dy, v + j * at.pitch, at.width);
+            mean += p[j] * ds[j];
         }
-        for (uint32_t n = 0; n < at.width; ++n) dq[n] = 0.0f;
-        for (uint32_t j = 0; j < at.seen; ++j) {
-            float ds = p[j] * (dp[j] - mean) * at.scale;
-            uint32_t row = j * at.pitch;
+        for (uint32_t j = 0; j < at.seen; ++j, dk += at.pitch, dv += at.pitch) {
+            ds[j] = p[j] * (ds[j] - mean) * at.scale;
             for (uint32_t n = 0; n < at.width; ++n) {
-                dq[n] += ds * k[row + n];
-                dk[row + n] += ds * q[n];
-                dv[row + n] += p[j] * dy[n];
+                dk[n] += ds[j] * q[n];
+                dv[n] += p[j] * dy[n];
             }
         }
+        weighted_sum(&at, ds, k, (float *)call->dst + own);
     }
 }

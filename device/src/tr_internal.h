@@ -31,6 +31,15 @@ typedef uint16_t TR_ALIAS tr_u16;
 typedef int32_t TR_ALIAS tr_i32;
 typedef uint32_t TR_ALIAS tr_u32;
 
+/* Four turns of the next loop as one, in their order: halves the instructions of a short body. */
+#if defined(__clang__)
+#define TR_UNROLL _Pragma("clang loop unroll_count(4)")
+#elif defined(__GNUC__)
+#define TR_UNROLL _Pragma("GCC unroll 4")
+#else
+#define TR_UNROLL
+#endif
+
 /* ---- the blob in place ---- */
 
 enum { TR_MAJOR = 0, TR_MINOR = 1, TR_CRC_START = 0x10, TR_DIGEST_START = 0x30 };

@@ -67,7 +67,7 @@ static float sigmoid(float x) {
 }
 
 static float silu(float x) {
-    return x * sigmoid(x);
+    return x / (1.0f + tr_exp(-x));
 }
 
 static float silu_slope(float x) {
@@ -152,9 +152,7 @@ void tr_swiglu_bwd(const tr_call *call) {
 /* ---- norms ---- */
 
 static float mean_square(const float *x, uint32_t n) {
-    float sum = 0.0f;
-    for (uint32_t k = 0; k < n; ++k) sum += x[k] * x[k];
-    return sum / (float)n;
+    return tr_dot(x, x, n) / (float)n;
 }
 
 static float gain_at(const tr_weights *gain, uint32_t k) {

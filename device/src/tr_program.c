@@ -343,8 +343,13 @@ static void *resolve(const tr_call *call, uint32_t operand, uint32_t word) {
 static void execute(tr_call *call, const tr_instr *i) {
     const op_info *info = info_of(i->op);
     call->i = i;
-    void **operand[7] = {&call->dst, &call->a, &call->b, &call->c, &call->d, &call->e, &call->f};
-    for (unsigned k = 0; k < 7; ++k) *operand[k] = resolve(call, info->operand[k], i->operand[k]);
+    call->dst = resolve(call, info->operand[0], i->operand[0]);
+    call->a = resolve(call, info->operand[1], i->operand[1]);
+    call->b = resolve(call, info->operand[2], i->operand[2]);
+    call->c = resolve(call, info->operand[3], i->operand[3]);
+    call->d = resolve(call, info->operand[4], i->operand[4]);
+    call->e = resolve(call, info->operand[5], i->operand[5]);
+    call->f = resolve(call, info->operand[6], i->operand[6]);
     info->run(call);
 }
 

@@ -14,9 +14,6 @@ typedef struct {
 /* Weights of a tensor operand (its directory entry, or NULL). */
 tr_weights tr_weights_of(const tr_call *call, const void *entry);
 
-/* Element `index` of an F32 or F16 vector. */
-float tr_weight_at(const tr_weights *w, uint32_t index);
-
 /* sum over k < count, in this order, of w[first + k * stride] * x[k]. An I8 weight is q *
  * scale[row], where the row of element k is `row + k * row_stride`. */
 float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint32_t row,
@@ -24,12 +21,32 @@ float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint3
 
 /* binary16 to float, exact for finite values. */
 static inline float tr_half(uint16_t h) {
+#if defined(__GNUC__) && defined(__arm__) && defined(__ARM_FP) && (__ARM_FP & 4)
+    float x;
+    __asm__("vmov %0, %1\n\tvcvtb.f32.f16 %0, %0" : "=t"(x) : "r"((uint32_t)h));
+    return x;
+#else
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = h & 0x7FFF;
     if (rest < 0x0400) {
         float tiny = (float)rest * 5.9604644775390625e-8f; /* 2^-24 */
         return sign ? -tiny : tiny;
     }
     return tr_from_bits(sign | ((rest << 13) + (112u << 23)));
+#endif
+}
+
+/* Element `index` of an F32 or F16 vector. */
+static inline float tr_weight_at(const tr_weights *w, uint32_t index) {
+    if (w->dtype == TR_F16) return tr_half(((const tr_u16 *)w->data)[index]);
+    return ((const float *)w->data)[index];
+}
+
+/* sum over k < n, in this order, of x[k] * y[k] */
+static inline float tr_dot(const float *x, const float *y, uint32_t n) {
+    float sum = 0.0f;
+    TR_UNROLL
+    for (uint32_t k = 0; k < n; ++k) sum += x[k] * y[k];
+    return sum;
 }
 
 #endif
