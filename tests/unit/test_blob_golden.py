@@ -14,7 +14,7 @@ from program_machine import Machine
 from ternio.blob import AdapterFile, Blob
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-DIGEST = "1dc60f2cff76453a1c31b958c1b2a57f074115d247a85ada4da4acaf9c653635"
+DIGEST = "db4123374f07ebf57d965a4abde7e7698797d2536fadcb1ce4404378e30b687c"
 LOGITS = [-2.795701265335083, -4.992330551147461]
 TRAINED = "9d08f1b9c923cd2f48bd5d6656b268fdbf3ff646f18a964bf288ccb4f886c190"
 

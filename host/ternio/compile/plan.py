@@ -165,11 +165,18 @@ def plan_memory(
     `entry` holds data before the first instruction, `exit_` still after the last; `fixed` says
     where buffers of `entry` are already. Several orders of placing are tried; the smallest counts.
     """
-    lives = _shared(Timeline(listing, entry, exit_))
-    orders = (
-        sorted(lives, key=lambda x: (-x.bytes, x.start)),
-        sorted(lives, key=lambda x: (-x.bytes * (x.end - x.start + 1), x.start)),
-        sorted(lives, key=lambda x: (-(x.end - x.start), -x.bytes)),
-        sorted(lives, key=lambda x: (x.start, -x.bytes)),
+    timeline = Timeline(listing, entry, exit_)
+    lives = _shared(timeline)
+    keys = (
+        lambda x: (-x.bytes, x.start),
+        lambda x: (-x.bytes * (x.end - x.start + 1), x.start),
+        lambda x: (x.start - x.end, -x.bytes),
+        lambda x: (x.start, -x.bytes),
     )
-    return min((place(order, fixed or {}) for order in orders), key=lambda result: result[1])
+    plans = []
+    for key in keys:
+        # what outlives the listing goes first, so that a program that follows finds one free piece
+        order = sorted(lives, key=key)
+        order.sort(key=lambda x: timeline.exit.isdisjoint(x.members))
+        plans.append(place(order, fixed or {}))
+    return min(plans, key=lambda plan: plan[1])
