@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -214,12 +215,7 @@ class BoardClient(BoardSession):
         """Sends a blob to the idle slot; the board verifies it and makes it current, or keeps the
         old one.
         """
-        try:
-            self.upload("/model", blob, progress)
-        except LinkError:
-            # The answer to the last block may be lost after the board has taken the model.
-            if self.info().digest != blob[DIGEST].hex():
-                raise
+        self.upload("/model", blob, progress)
 
     def download(self, name: str) -> bytes:
         """A file of the board."""
@@ -239,6 +235,22 @@ class BoardClient(BoardSession):
         """Sends a file; one that broke off before goes on where the board says it stopped."""
         if not data:
             raise LinkError(f"{name}: nothing to send, the file is empty")
+        try:
+            self._upload(name, data, progress)
+        except LinkError:
+            # The answer to the last block may be lost after the board has taken the file.
+            if not self._holds(name, data):
+                raise
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        """True when the board's file is `data`."""
+        try:
+            answer = self._ask(m.FileHashChecksum(name=name, type="sha256"), tries=2)
+        except LinkError:
+            return False
+        return answer.output == sha256(data).digest()
+
+    def _upload(self, name: str, data: bytes, progress: Progress | None) -> None:
         off = stalled = 0
         while off < len(data):
             extra = {"len": len(data)} if off == 0 else {}

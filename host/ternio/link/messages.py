@@ -271,6 +271,14 @@ class FileDownload(smpfs.FileDownloadRequest):
     _ErrorV2 = _FileErrorV2
 
 
+class FileHashChecksum(smpfs.FileHashChecksumRequest):
+    """The standard checksum with errors of any group."""
+
+    _Response = smpfs.FileHashChecksumResponse
+    _ErrorV1 = _FileErrorV1
+    _ErrorV2 = _FileErrorV2
+
+
 class _ShellErrorV1(_ErrorV1):
     _GROUP_ID = 9
 
