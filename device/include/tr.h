@@ -1,6 +1,7 @@
 /* tr.h - the ternio runtime: checks a blob, runs its programs, adapts it with LoRA.
- * C99, no allocation, no operating system: the caller owns the blob, the arena and the structs below.
- * The blob's format is specified in device/FORMAT.md; names and sections there are used here. */
+ * C99, no allocation, no operating system: the caller owns the blob, the arena and the structs
+ * below. The blob's format is specified in device/FORMAT.md; names and sections there are used
+ * here. */
 #ifndef TR_H
 #define TR_H
 
@@ -14,24 +15,24 @@ extern "C" {
 
 typedef enum tr_status {
     TR_OK = 0,
-    TR_ERR_ARGUMENT,   /* a null pointer, a count that does not fit the model, a label out of range */
-    TR_ERR_ALIGNMENT,  /* blob, adapter or arena not 16-byte aligned */
-    TR_ERR_TRUNCATED,  /* fewer bytes than the header says, or than a header needs */
-    TR_ERR_MAGIC,      /* not a ternio blob or adapter */
-    TR_ERR_VERSION,    /* a format version this runtime does not read */
-    TR_ERR_CHECKSUM,   /* CRC-32 wrong */
-    TR_ERR_DIGEST,     /* SHA-256 wrong */
-    TR_ERR_HEADER,     /* a header field is impossible */
-    TR_ERR_SECTION,    /* the section table or a section is impossible or missing */
-    TR_ERR_TENSOR,     /* a tensor entry or its data is impossible */
-    TR_ERR_ADAPTER,    /* an adapter directory entry is impossible */
-    TR_ERR_OPCODE,     /* unknown instruction, or one not allowed in this program */
-    TR_ERR_OPERAND,    /* an instruction's dimensions or operands do not fit */
-    TR_ERR_ARENA,      /* the arena handed in is smaller than the program needs */
-    TR_ERR_NO_ADAPT,   /* the blob has no adapt program */
-    TR_ERR_MISMATCH,   /* the adapter belongs to another blob */
-    TR_ERR_STATE,      /* call out of order: adapt step before begin, export with nothing to export */
-    TR_ERR_VALUE,      /* a number is not finite where it must be: factors, learning rate, loss */
+    TR_ERR_ARGUMENT, /* a null pointer, a count that does not fit the model, a label out of range */
+    TR_ERR_ALIGNMENT, /* blob, adapter or arena not 16-byte aligned */
+    TR_ERR_TRUNCATED, /* fewer bytes than the header says, or than a header needs */
+    TR_ERR_MAGIC,     /* not a ternio blob or adapter */
+    TR_ERR_VERSION,   /* a format version this runtime does not read */
+    TR_ERR_CHECKSUM,  /* CRC-32 wrong */
+    TR_ERR_DIGEST,    /* SHA-256 wrong */
+    TR_ERR_HEADER,    /* a header field is impossible */
+    TR_ERR_SECTION,   /* the section table or a section is impossible or missing */
+    TR_ERR_TENSOR,    /* a tensor entry or its data is impossible */
+    TR_ERR_ADAPTER,   /* an adapter directory entry is impossible */
+    TR_ERR_OPCODE,    /* unknown instruction, or one not allowed in this program */
+    TR_ERR_OPERAND,   /* an instruction's dimensions or operands do not fit */
+    TR_ERR_ARENA,     /* the arena handed in is smaller than the program needs */
+    TR_ERR_NO_ADAPT,  /* the blob has no adapt program */
+    TR_ERR_MISMATCH,  /* the adapter belongs to another blob */
+    TR_ERR_STATE, /* call out of order: adapt step before begin, export with nothing to export */
+    TR_ERR_VALUE, /* a number is not finite where it must be: factors, learning rate, loss */
     TR_STATUS_COUNT
 } tr_status;
 
@@ -49,15 +50,16 @@ typedef struct tr_model {
     float sample_rate_hz;      /* 0: unknown */
     const float *input_scale;  /* [channels], raw units per integer step */
     uint32_t tensor_count, adapter_count;
-    uint32_t adapter_floats;   /* P, length of the factor vector; 0 without ADIR */
+    uint32_t adapter_floats;           /* P, length of the factor vector; 0 without ADIR */
     uint32_t infer_count, adapt_count; /* instructions */
     uint32_t infer_arena, adapt_arena; /* bytes; adapt_arena is 0 without an adapt program */
     const uint8_t *tensors, *adapters, *infer, *adapt, *labels, *data; /* sections (internal) */
     uint32_t labels_bytes;
 } tr_model;
 
-/* Checks all of a blob of `bytes` bytes at `blob` (16-byte aligned) and fills `model`. After TR_OK every
- * program of the model stays inside the blob and inside an arena of the size that the model names. */
+/* Checks all of a blob of `bytes` bytes at `blob` (16-byte aligned) and fills `model`. After TR_OK
+ * every program of the model stays inside the blob and inside an arena of the size that the model
+ * names. */
 tr_status tr_model_open(tr_model *model, const void *blob, uint32_t bytes);
 
 /* Label of class `index`, NUL-terminated UTF-8, or NULL when out of range. */
@@ -86,24 +88,28 @@ typedef struct tr_session {
     const float *factors; /* attached or trained factors [P]; NULL: base model */
     int adapting;         /* 1 between tr_adapt_begin and tr_adapt_end / detach */
     tr_adapt_config config;
-    uint32_t steps;       /* adaptation steps done, counting those of the adapter it started from */
-    float loss;           /* of the last step */
+    uint32_t steps; /* adaptation steps done, counting those of the adapter it started from */
+    float loss;     /* of the last step */
     float beta1_power, beta2_power; /* Adam's bias correction */
-    uint32_t label;       /* of the running step (internal) */
+    uint32_t label;                 /* of the running step (internal) */
 } tr_session;
 
-/* Binds a model to an arena of at least model->infer_arena bytes, 16-byte aligned. No adapter is attached. */
-tr_status tr_session_init(tr_session *session, const tr_model *model, void *arena, uint32_t arena_bytes);
+/* Binds a model to an arena of at least model->infer_arena bytes, 16-byte aligned. No adapter is
+ * attached. */
+tr_status tr_session_init(tr_session *session, const tr_model *model, void *arena,
+                          uint32_t arena_bytes);
 
-/* Runs `infer` on one window of `count` = channels * length int16. `*logits` points to [outputs] floats in the
- * arena, valid until the next call. `input` may be any address, in the arena as well. */
+/* Runs `infer` on one window of `count` = channels * length int16. `*logits` points to [outputs]
+ * floats in the arena, valid until the next call. `input` may be any address, in the arena as well.
+ */
 tr_status tr_infer(tr_session *session, const int16_t *input, uint32_t count, const float **logits);
 
-/* Softmax of logits[outputs] into probs[outputs] (may be the same), and the index of the largest logit
- * (the lowest index on a tie). probs may be NULL. */
+/* Softmax of logits[outputs] into probs[outputs] (may be the same), and the index of the largest
+ * logit (the lowest index on a tie). probs may be NULL. */
 uint32_t tr_classify(const float *logits, uint32_t outputs, float *probs);
 
-/* Attaches an adapter file in place (16-byte aligned; must stay there). Ends a running adaptation. */
+/* Attaches an adapter file in place (16-byte aligned; must stay there). Ends a running adaptation.
+ */
 tr_status tr_adapter_attach(tr_session *session, const void *file, uint32_t bytes);
 
 /* Checks an adapter file against a model without attaching it. */
@@ -116,15 +122,19 @@ void tr_adapter_detach(tr_session *session);
 uint32_t tr_adapter_bytes(const tr_model *model);
 
 /* Writes the current factors, attached or in training, as an adapter file into out[capacity]. */
-tr_status tr_adapter_export(const tr_session *session, void *out, uint32_t capacity, uint32_t *bytes);
+tr_status tr_adapter_export(const tr_session *session, void *out, uint32_t capacity,
+                            uint32_t *bytes);
 
 /* Starts adaptation: from the attached adapter's factors, else from fresh ones. Needs an arena of
- * model->adapt_arena bytes. tr_infer may be called between steps and uses the factors in training. */
+ * model->adapt_arena bytes. tr_infer may be called between steps and uses the factors in training.
+ */
 tr_status tr_adapt_begin(tr_session *session, const tr_adapt_config *config);
 
-/* One training example: forward, backward, optimiser step. `label` < outputs. *loss (may be NULL): cross-entropy in nats
- * before the step. A loss that is not finite leaves the factors as they were and returns TR_ERR_VALUE. */
-tr_status tr_adapt_step(tr_session *session, const int16_t *input, uint32_t count, uint32_t label, float *loss);
+/* One training example: forward, backward, optimiser step. `label` < outputs. *loss (may be NULL):
+ * cross-entropy in nats before the step. A loss that is not finite leaves the factors as they were
+ * and returns TR_ERR_VALUE. */
+tr_status tr_adapt_step(tr_session *session, const int16_t *input, uint32_t count, uint32_t label,
+                        float *loss);
 
 /* Changes the learning rate between steps. */
 tr_status tr_adapt_set_lr(tr_session *session, float lr);
