@@ -10,9 +10,10 @@
 #include "link/smp.h"
 #include "port.h"
 
-#define TEXT_LIMIT     480u
-#define LINE_RAW_BYTES 93u /* 124 base64 characters; with the two first bytes and the newline 127  \
-                            */
+#define TEXT_LIMIT 480u
+#define LINE_RAW_BYTES                                                                             \
+    93u /* 124 base64 characters; with the two first bytes and the newline 127                     \
+         */
 #define BASE64_PADDING 64u
 #define BASE64_INVALID 65u
 
