@@ -1,10 +1,20 @@
 /* tr_kernels_dsp.c - ternary products for cores with the DSP extension (Cortex-M4, M7, M33): two
- * 16-bit products an instruction. */
+ * 16-bit products an instruction, and two rows in one lane. The loops over full panels are in
+ * tr_kernels_dsp.S; what is left of a matrix is done in C. */
 #include "tr_kernels.h"
 
 #if defined(TR_KERNELS_DSP)
 
 #include <arm_acle.h>
+
+enum { ROW_GROUP = 4, PANEL_BYTES = TR_PANEL / 4 };
+
+void tr_dsp_rows(const uint8_t *w, const tr_u32 *pairs, tr_i32 *acc, const uint8_t *end,
+                 uint32_t start);
+
+typedef void columns(const uint8_t *w, const tr_i16 *e, tr_i32 *acc, const tr_i16 *end,
+                     uint32_t start);
+columns tr_dsp_columns_4, tr_dsp_columns_8, tr_dsp_columns_12, tr_dsp_columns_16;
 
 static inline uint32_t ror(uint32_t x, unsigned n) {
     return n ? x >> n | x << (32 - n) : x;
@@ -27,7 +37,10 @@ static uint32_t spread(const int8_t *x, uint32_t pitch, tr_u32 *pairs) {
             pairs[1] = (uint32_t)__sxtb16((int8x4_t)high);
             pairs[2] = (uint32_t)__sxtb16((int8x4_t)ror(low, 8));
             pairs[3] = (uint32_t)__sxtb16((int8x4_t)ror(high, 8));
-            for (unsigned k = 0; k < 4; ++k) sum = smlad(pairs[k], 0xFFFFFFFFu, sum);
+            sum = smlad(pairs[0], 0xFFFFFFFFu, sum);
+            sum = smlad(pairs[1], 0xFFFFFFFFu, sum);
+            sum = smlad(pairs[2], 0xFFFFFFFFu, sum);
+            sum = smlad(pairs[3], 0xFFFFFFFFu, sum);
         }
     }
     return sum;
@@ -53,57 +66,58 @@ static inline uint32_t forward_pair(uint32_t even, uint32_t odd, const tr_u32 *x
     return smlad(mask & ror(odd, 14), x[7], sum);
 }
 
+/* Adds the products of a panel to rows first .. rows; `first` is even. */
+static void forward_rows(const uint8_t *w, const tr_u32 *pairs, tr_i32 *acc, uint32_t first,
+                         uint32_t rows, uint32_t pitch, uint32_t start) {
+    uint32_t words = pitch / 4;
+    const tr_u32 *p = (const tr_u32 *)(const void *)(w + first * pitch);
+    for (uint32_t r = first; r < rows; r += 2, p += 2 * words) {
+        uint32_t sum = start;
+        for (uint32_t k = 0; k < words; ++k)
+            sum = forward_pair(p[k], p[k + words], pairs + 8 * k, sum);
+        int32_t even = (int32_t)(sum << 18) >> 18, odd = (int32_t)(sum - (uint32_t)even) >> 14;
+        acc[r] -= even;
+        if (r + 1 < rows) acc[r + 1] += odd;
+    }
+}
+
 void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows, uint32_t cols,
                        void *scratch) {
     uint32_t cols16 = (uint32_t)tr_round_up(cols, 16), rows8 = (uint32_t)tr_round_up(rows, 8);
-    tr_u32 *pairs = scratch;
-    for (uint32_t r = 0; r < rows; ++r) acc[r] = 0;
+    tr_u32 *pairs = scratch; /* of one panel: 128 bytes */
+    uint32_t full = rows & ~(ROW_GROUP - 1u);
+    for (uint32_t r = 0; r < full; r += ROW_GROUP)
+        acc[r] = acc[r + 1] = acc[r + 2] = acc[r + 3] = 0;
+    for (uint32_t r = full; r < rows; ++r) acc[r] = 0;
     while (cols16) {
-        uint32_t width = cols16 < TR_PANEL ? cols16 : TR_PANEL, words = width / 16;
-        uint32_t start = spread(x, width / 4, pairs);
-        const tr_u32 *p = (const tr_u32 *)(const void *)w;
-        for (uint32_t r = 0; r < rows; r += 2, p += 2 * words) {
-            uint32_t sum = start;
-            if (words == 4) {
-                sum = forward_pair(p[0], p[4], pairs, sum);
-                sum = forward_pair(p[1], p[5], pairs + 8, sum);
-                sum = forward_pair(p[2], p[6], pairs + 16, sum);
-                sum = forward_pair(p[3], p[7], pairs + 24, sum);
-            } else {
-                for (uint32_t k = 0; k < words; ++k)
-                    sum = forward_pair(p[k], p[k + words], pairs + 8 * k, sum);
-            }
-            int32_t even = (int32_t)(sum << 18) >> 18, odd = (int32_t)(sum - (uint32_t)even) >> 14;
-            acc[r] -= even;
-            if (r + 1 < rows) acc[r + 1] += odd;
+        uint32_t width = cols16 < TR_PANEL ? cols16 : TR_PANEL, pitch = width / 4;
+        uint32_t start = spread(x, pitch, pairs), done = 0;
+        if (pitch == PANEL_BYTES && full) {
+            done = full;
+            tr_dsp_rows(w, pairs, acc, w + done * pitch, start);
         }
-        w += rows8 * width / 4;
+        forward_rows(w, pairs, acc, done, rows, pitch, start);
+        w += rows8 * pitch;
         x += width;
         cols16 -= width;
     }
 }
 
-/* Two bytes (eight columns) of two rows at a time: lanes hold the codes of the rows, the multiplier
- * their two errors. */
 void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, uint32_t rows8,
                           uint32_t pitch, void *scratch) {
-    (void)scratch;
-    const tr_u32 *errors = (const tr_u32 *)(const void *)e;
+    static columns *const of_pitch[] = {tr_dsp_columns_4, tr_dsp_columns_8, tr_dsp_columns_12,
+                                        tr_dsp_columns_16};
+    const tr_u32 *pairs = (const tr_u32 *)(const void *)e;
     uint32_t start = 0;
-    for (uint32_t r = 0; r < rows8; r += 2) start = smlad(errors[r / 2], 0xFFFFFFFFu, start);
-    for (uint32_t byte = 0; byte < pitch; byte += 2) {
-        uint32_t y[8];
-        for (unsigned k = 0; k < 8; ++k) y[k] = start;
-        const uint8_t *p = panel + byte;
-        for (uint32_t r = 0; r < rows8; r += 2, p += 2 * pitch) {
-            uint32_t codes = *(const tr_u16 *)(const void *)p |
-                             (uint32_t) * (const tr_u16 *)(const void *)(p + pitch) << 16;
-            uint32_t pair = errors[r / 2];
-            for (unsigned k = 0; k < 8; ++k)
-                y[k] = smlad(codes >> (2 * k) & 0x00030003u, pair, y[k]);
-        }
-        for (unsigned k = 0; k < 8; ++k) acc[byte + (k >> 2) + (k & 3) * pitch] = -(int32_t)y[k];
+    (void)scratch;
+    for (uint32_t r = 0; r < rows8; r += 8, pairs += 4) {
+        start = smlad(pairs[0], 0xFFFFFFFFu, start);
+        start = smlad(pairs[1], 0xFFFFFFFFu, start);
+        start = smlad(pairs[2], 0xFFFFFFFFu, start);
+        start = smlad(pairs[3], 0xFFFFFFFFu, start);
     }
+    for (uint32_t byte = 0; byte < pitch; byte += 2)
+        of_pitch[pitch / 4 - 1](panel + byte, e, acc + byte, e + rows8, start);
 }
 
 #endif

@@ -95,7 +95,16 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
 void tr_kernel_scale(void *values, uint32_t n, float scale) {
     const tr_i32 *sums = values;
     float *scaled = values;
-    for (uint32_t k = 0; k < n; ++k) scaled[k] = (float)sums[k] * scale;
+    uint32_t k = 0;
+    for (; k + 4 <= n; k += 4) {
+        float s0 = (float)sums[k], s1 = (float)sums[k + 1];
+        float s2 = (float)sums[k + 2], s3 = (float)sums[k + 3];
+        scaled[k] = s0 * scale;
+        scaled[k + 1] = s1 * scale;
+        scaled[k + 2] = s2 * scale;
+        scaled[k + 3] = s3 * scale;
+    }
+    for (; k < n; ++k) scaled[k] = (float)sums[k] * scale;
 }
 
 #endif

@@ -1,0 +1,178 @@
+/* tr_kernels_dsp.S - inner loops of the ternary kernels for cores with the DSP extension (Cortex-M4,
+ * M7, M33): SMLAD multiplies two pairs of 16-bit lanes and adds both products. Called by
+ * tr_kernels_dsp.c, which has the same in C for narrow panels. */
+#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && !defined(__ARM_FEATURE_MVE)
+
+    .syntax unified
+    .thumb
+
+    .macro FUNCTION name
+    .section .text.\name, "ax"
+    .balign 4
+    .global \name
+    .type \name, %function
+    .thumb_func
+\name:
+    .endm
+
+/* ---- forward ---- */
+
+/* Merges a word of an even row (c = 1 - w in 2-bit fields) with the same word of an odd row, so that
+ * under the mask 0xC003C003, rotated, each 16-bit lane holds c_even + (w_odd << 14). Out: \even for
+ * the fields 0, 2, \odd, rotated by 18, for the fields 1, 3. */
+    .macro MERGE even, odd
+    eor \odd, \odd, #0x55555555 /* 1 - w becomes w in two's complement */
+    eor r8, \even, \odd, ror #18
+    and r8, r8, #0xCCCCCCCC
+    eor \even, \even, r8
+    eor \odd, r8, \odd, ror #18
+    .endm
+
+/* \sum += lanes of \word at four rotations x the four activation pairs in r4-r7 */
+    .macro MULTIPLY_4 sum, word, rotation
+    and r8, lr, \word, ror #\rotation
+    smlad \sum, r8, r4, \sum
+    and r8, lr, \word, ror #\rotation + 4
+    smlad \sum, r8, r5, \sum
+    and r8, lr, \word, ror #\rotation + 8
+    smlad \sum, r8, r6, \sum
+    and r8, lr, \word, ror #\rotation + 12
+    smlad \sum, r8, r7, \sum
+    .endm
+
+/* The same from rotation 0, which has no encoding of its own. */
+    .macro MULTIPLY_4_FROM_0 sum, word
+    and r8, lr, \word
+    smlad \sum, r8, r4, \sum
+    and r8, lr, \word, ror #4
+    smlad \sum, r8, r5, \sum
+    and r8, lr, \word, ror #8
+    smlad \sum, r8, r6, \sum
+    and r8, lr, \word, ror #12
+    smlad \sum, r8, r7, \sum
+    .endm
+
+/* 16 columns of four rows: word \word of each. */
+    .macro FOUR_ROWS word
+    ldr r9, [r0, #4 * \word]
+    ldr r10, [r0, #16 + 4 * \word]
+    ldr r11, [r0, #32 + 4 * \word]
+    ldr r12, [r0, #48 + 4 * \word]
+    MERGE r9, r10
+    MERGE r11, r12
+    ldmia r1!, {r4-r7}
+    MULTIPLY_4_FROM_0 r2, r9
+    MULTIPLY_4_FROM_0 r3, r11
+    ldmia r1!, {r4-r7}
+    MULTIPLY_4 r2, r10, 2
+    MULTIPLY_4 r3, r12, 2
+    .endm
+
+/* Splits a sum into its two rows: the low 14 bits, signed, are minus the even row's product, the
+ * rest is the odd row's. Both are added to what r12 points at. */
+    .macro SPLIT sum
+    ldrd r4, r5, [r12]
+    sbfx r8, \sum, #0, #14
+    sub \sum, \sum, r8
+    sub r4, r4, r8
+    add r5, r5, \sum, asr #14
+    strd r4, r5, [r12], #8
+    .endm
+
+/* void tr_dsp_rows(const uint8_t *w, const uint32_t *pairs, int32_t *acc, const uint8_t *end,
+ *                  uint32_t start)
+ * Adds a full panel's products to the sums of the rows w .. end, a multiple of four rows of 16
+ * bytes. pairs: the 64 activations as `spread` lays them out; start: minus their sum. */
+FUNCTION tr_dsp_rows
+    push {r2-r11, lr}           /* [sp]: acc, [sp, #4]: end */
+    movw lr, #0xC003
+    movt lr, #0xC003
+1:  ldr r2, [sp, #44]
+    mov r3, r2
+    FOUR_ROWS 0
+    FOUR_ROWS 1
+    FOUR_ROWS 2
+    FOUR_ROWS 3
+    ldr r12, [sp]
+    subs r1, #128
+    SPLIT r2
+    SPLIT r3
+    str r12, [sp]
+    ldr r4, [sp, #4]
+    adds r0, #64
+    cmp r0, r4
+    bne 1b
+    pop {r2-r11, pc}
+
+/* ---- transposed ---- */
+
+/* Two rows of eight columns: their codes c = 1 - w side by side in 16-bit lanes, against the two
+ * errors of the rows. */
+    .macro TWO_ROWS pair, pitch
+    ldrh r12, [r0, #2 * \pitch * \pair]
+    ldrh r2, [r0, #2 * \pitch * \pair + \pitch]
+    ldr r3, [r1], #4
+    orr r12, r12, r2, lsl #16
+    and r2, lr, r12
+    smlad r4, r2, r3, r4
+    and r2, lr, r12, ror #2
+    smlad r5, r2, r3, r5
+    and r2, lr, r12, ror #4
+    smlad r6, r2, r3, r6
+    and r2, lr, r12, ror #6
+    smlad r7, r2, r3, r7
+    and r2, lr, r12, ror #8
+    smlad r8, r2, r3, r8
+    and r2, lr, r12, ror #10
+    smlad r9, r2, r3, r9
+    and r2, lr, r12, ror #12
+    smlad r10, r2, r3, r10
+    and r2, lr, r12, ror #14
+    smlad r11, r2, r3, r11
+    .endm
+
+/* Column sums of the fields \field of both bytes, sum of (1 - c) e = -(-sum of e + sum of c e). */
+    .macro STORE_FIELD field, first, second, pitch
+    rsbs \first, \first, #0
+    rsb \second, \second, #0
+    strd \first, \second, [r2, #4 * \pitch * \field]
+    .endm
+
+/* void NAME(const uint8_t *w, const int16_t *e, int32_t *acc, const int16_t *end, uint32_t start)
+ * Sums of the eight columns in bytes w, w + 1 of a panel whose rows have \pitch bytes; e .. end:
+ * errors, a multiple of 8; start: minus their sum. Sums wrap on the way and are exact at the end. */
+    .macro COLUMNS name, pitch, pairs
+FUNCTION \name
+    push {r2-r11, lr}           /* [sp]: acc, [sp, #4]: end */
+    mov lr, #0x00030003
+    ldr r4, [sp, #44]
+    mov r5, r4
+    mov r6, r4
+    mov r7, r4
+    mov r8, r4
+    mov r9, r4
+    mov r10, r4
+    mov r11, r4
+1:  .set pair, 0
+    .rept \pairs
+    TWO_ROWS pair, \pitch
+    .set pair, pair + 1
+    .endr
+    ldr r12, [sp, #4]
+    adds r0, #2 * \pitch * \pairs
+    cmp r1, r12
+    bne 1b
+    ldr r2, [sp]
+    STORE_FIELD 0, r4, r8, \pitch
+    STORE_FIELD 1, r5, r9, \pitch
+    STORE_FIELD 2, r6, r10, \pitch
+    STORE_FIELD 3, r7, r11, \pitch
+    pop {r2-r11, pc}
+    .endm
+
+    COLUMNS tr_dsp_columns_4, 4, 1
+    COLUMNS tr_dsp_columns_8, 8, 1
+    COLUMNS tr_dsp_columns_12, 12, 1
+    COLUMNS tr_dsp_columns_16, 16, 4
+
+#endif
