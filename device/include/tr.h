@@ -86,7 +86,7 @@ typedef struct tr_session {
     uint8_t *arena; /* 16-byte aligned */
     uint32_t arena_bytes;
     const float *factors; /* attached or trained factors [P]; NULL: base model */
-    int adapting;         /* 1 between tr_adapt_begin and tr_adapt_end / detach */
+    int adapting;         /* 1 from tr_adapt_begin until attach or detach */
     tr_adapt_config config;
     uint32_t steps; /* adaptation steps done, counting those of the adapter it started from */
     float loss;     /* of the last step */
@@ -131,8 +131,8 @@ tr_status tr_adapter_export(const tr_session *session, void *out, uint32_t capac
 tr_status tr_adapt_begin(tr_session *session, const tr_adapt_config *config);
 
 /* One training example: forward, backward, optimiser step. `label` < outputs. *loss (may be NULL):
- * cross-entropy in nats before the step. A loss that is not finite leaves the factors as they were
- * and returns TR_ERR_VALUE. */
+ * cross-entropy in nats before the step. A loss or gradient that is not finite leaves the factors as
+ * they were and returns TR_ERR_VALUE. */
 tr_status tr_adapt_step(tr_session *session, const int16_t *input, uint32_t count, uint32_t label,
                         float *loss);
 

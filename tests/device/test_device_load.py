@@ -422,6 +422,18 @@ def test_every_status_has_its_own_text(library):
     assert library.ffi.string(library.c.tr_status_text(count)) == b"unknown status"
 
 
+@pytest.mark.parametrize("fill", [0x00, 0x7F, 0xFF])
+def test_what_the_arena_held_before_does_not_matter(library, fill):
+    clean, dirty = Machine(library, example()), Machine(library, example())
+    dirty.bytes[:] = fill
+    for machine in (clean, dirty):
+        machine.begin(seed=2)
+    for window in windows(3):
+        np.testing.assert_array_equal(clean.infer(window), dirty.infer(window))
+        assert clean.step(window, 1) == dirty.step(window, 1)
+    np.testing.assert_array_equal(clean.state(0), dirty.state(0))
+
+
 def test_old_model_keeps_answering_after_a_refusal(library):
     machine = Machine(library, example())
     window = windows(1)[0]
