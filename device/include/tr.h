@@ -131,8 +131,8 @@ tr_status tr_adapter_export(const tr_session *session, void *out, uint32_t capac
 tr_status tr_adapt_begin(tr_session *session, const tr_adapt_config *config);
 
 /* One training example: forward, backward, optimiser step. `label` < outputs. *loss (may be NULL):
- * cross-entropy in nats before the step. A loss or gradient that is not finite leaves the factors as
- * they were and returns TR_ERR_VALUE. */
+ * cross-entropy in nats before the step. A loss or gradient that is not finite leaves the factors
+ * as they were and returns TR_ERR_VALUE. */
 tr_status tr_adapt_step(tr_session *session, const int16_t *input, uint32_t count, uint32_t label,
                         float *loss);
 
