@@ -17,7 +17,7 @@ def _skip_without_tools(name: str) -> None:
         pytest.skip(f"{', '.join(missing)} not installed")
 
 
-@pytest.fixture(params=under_test.EMULATED)
+@pytest.fixture(params=[pytest.param("netduinoplus2", marks=pytest.mark.emulator), "native"])
 def board_name(request) -> str:
     """Each emulated board in turn."""
     _skip_without_tools(request.param)

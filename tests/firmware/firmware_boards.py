@@ -18,8 +18,6 @@ from ternio.link.virtual import VirtualBoard, VirtualBoards
 from ternio.models import Classifier, ClassifierConfig
 from ternio.tensor import manual_seed
 
-EMULATED = ("netduinoplus2", "native")
-
 
 @cache
 def blob(name: str = "small", *, seed: int = 0, length: int = 12, width: int = 16, ffn: int = 32):

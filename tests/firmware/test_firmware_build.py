@@ -1,0 +1,75 @@
+"""The image: built by PlatformIO from nothing, accounted for by part, with a model inside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from firmware_boards import blob
+from ternio.boards import load_board
+from ternio.errors import BuildError
+from ternio.firmware import pio, platformio
+from ternio.paths import share_dir
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("arm-none-eabi-gcc") is None, reason="no Arm compiler"
+)
+SLOT_A = 0x20000  # offset of the first model slot in the image, boards/netduinoplus2.json
+
+
+@needs_compiler
+def test_sizes_by_part():
+    built = pio.build("netduinoplus2")
+    parts = {name: part["flash"] for name, part in built.sizes.items()}
+    link = sum(parts[name] for name in ("link", "cbor", "console", "storage"))
+    assert 5_000 < link <= 20 * 1024
+    assert 8_000 < parts["runtime"] < 40_000
+    assert sum(parts.values()) == pytest.approx(built.bin.stat().st_size, rel=0.03)
+    board = load_board("netduinoplus2")
+    assert sum(parts.values()) <= board.firmware_bytes
+    ram = sum(part["ram"] for part in built.sizes.values()) + board.stack_bytes
+    assert board.arena_bytes < ram <= board.ram.bytes
+
+
+@needs_compiler
+def test_a_model_lies_in_its_slot(tmp_path):
+    model = tmp_path / "inside.tern"
+    model.write_bytes(blob("inside"))
+    image = pio.build("netduinoplus2", model).bin.read_bytes()
+    assert image[SLOT_A : SLOT_A + 4] == b"TSLT"
+    assert image[SLOT_A + 64 :] == blob("inside")
+    header = image[SLOT_A : SLOT_A + 20]
+    assert int.from_bytes(image[SLOT_A + 20 : SLOT_A + 24], "little") == zlib.crc32(header)
+
+
+def test_refusals(tmp_path, monkeypatch):
+    with pytest.raises(BuildError, match=r"no firmware for microbit"):
+        pio.build("microbit")
+    with pytest.raises(BuildError, match=r"cannot read the model .*none\.tern"):
+        pio.build("netduinoplus2", tmp_path / "none.tern")
+    monkeypatch.setenv("CC", str(tmp_path / "no-compiler"))
+    with pytest.raises(BuildError, match=r"no C compiler"):
+        pio.build_native()
+
+
+@needs_compiler
+def test_pio_run_on_its_own_in_an_empty_folder(tmp_path, monkeypatch):
+    """What a user types, after ternio has made PlatformIO's folder ready once."""
+    monkeypatch.setenv("PLATFORMIO_CORE_DIR", str(tmp_path / "core"))
+    monkeypatch.setenv("PLATFORMIO_WORKSPACE_DIR", str(tmp_path / "work"))
+    platformio.ensure_platformio()
+    pio_program = Path(sys.executable).with_name("pio")
+    ran = subprocess.run(
+        [pio_program, "run", "-d", share_dir("firmware"), "-e", "netduinoplus2"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PLATFORMIO_SETTING_ENABLE_TELEMETRY": "No"},
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "warning" not in ran.stdout + ran.stderr
+    assert (tmp_path / "work" / "build" / "netduinoplus2" / "firmware.elf").is_file()
