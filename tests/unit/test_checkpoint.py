@@ -102,7 +102,7 @@ def test_python_objects_are_never_unpickled(tmp_path):
         ({"labels": ["x", "y", "y"]}, "3 labels for 3 outputs"),
         ({"labels": None}, "lacks or garbles"),
         ({"report": None}, "lacks or garbles"),
-        ({"model": {"architecture": "mamba"}}, "this version knows 'classifier'"),
+        ({"model": {"architecture": "mamba"}}, "this version knows classifier, language_model"),
         ({"model": 3}, "lacks or garbles"),
         ({"inputs": {}}, "input description"),
         ({"inputs.length": 7}, "the input description does not fit the model"),

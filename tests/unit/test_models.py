@@ -37,7 +37,7 @@ def test_configuration_as_json():
     config = ClassifierConfig(3, 10, 5, kv_heads=2, ternary=False)
     assert ClassifierConfig.from_dict(config.to_dict()) == config
     for change, expected in (
-        ({"architecture": "mamba"}, "this version knows 'classifier'"),
+        ({"architecture": "mamba"}, "expected 'classifier'"),
         ({"experts": 8}, "'experts' is unknown"),
         ({"width": "64"}, "expected a number"),
     ):

@@ -1,26 +1,33 @@
-"""Labelled sensor data: reading .csv, .npz and .ts, preparing it, and the reference data set.
+"""Labelled sensor data: reading .csv, .npz and .ts, preparing it; texts; the reference data sets.
 
 >>> from ternio import data
 >>> sets = data.load("gestures.csv")            # training and test set
 >>> inputs = data.InputDescription.from_training(sets.train)
 """
 
+from .corpus import Corpus, load_corpus, make_corpus, reference_text
 from .dataset import Dataset, RawDataset
 from .inputs import InputDescription, from_int8, quantize_window, to_int8
 from .load import basic_motions, load, other_wrist, read
 from .prepare import Prepared, prepare
+from .vocabulary import Vocabulary
 
 __all__ = [
+    "Corpus",
     "Dataset",
     "InputDescription",
     "Prepared",
     "RawDataset",
+    "Vocabulary",
     "basic_motions",
     "from_int8",
     "load",
+    "load_corpus",
+    "make_corpus",
     "other_wrist",
     "prepare",
     "quantize_window",
     "read",
+    "reference_text",
     "to_int8",
 ]

@@ -19,14 +19,13 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path.name}: the file is empty")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{path.name}: UTF-16 text; save it as UTF-8")
+    if b"\0" in data:
+        raise DataError(f"{path.name}: contains NUL bytes: not a text file")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path.name}:{line}: not UTF-8 text; save the file as UTF-8") from error
-    if "\0" in text:
-        raise DataError(f"{path.name}: contains NUL bytes: not a text file")
-    return text
 
 
 def is_number(cell: str) -> bool:
