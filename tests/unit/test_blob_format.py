@@ -294,3 +294,35 @@ def test_disassembly_names_tensors_adapters_and_loops(blob: Blob) -> None:
     assert len(lines) == len(blob.infer.code)
     down = [line for line in disassemble(blob, blob.adapt) if "LOOP down" in line]
     assert len(down) == 1
+
+
+def test_the_c_loader_agrees_on_what_a_hostile_packer_sends(data: bytes) -> None:
+    """Whatever Python accepts, the C loader accepts, and what it refuses is refused there, but for
+    bytes that no program reads: gaps and the padding of ternary tensors."""
+    runtime = pytest.importorskip("ternio.runtime")
+    random = np.random.default_rng(3)
+    words = [0, 1, 2, 16, 64, 0xFFFFFFFF, 0x20000000, 0x30000010, 0x40000001, 0x7FC00000]
+    spans = [section(data, kind)[1:] for kind in (b"IODS", b"LABL", b"TDIR", b"ADIR", b"INFR")]
+    spans += [section(data, b"ADPT")[1:], (0x30, 0xB0)]
+    both = 0
+    for _ in range(1500):
+        broken = bytearray(data)
+        start, size = spans[random.integers(len(spans))]
+        at = start + int(random.integers(size))
+        if random.integers(2):
+            struct.pack_into("<I", broken, at // 4 * 4, int(random.choice(words)))
+        else:
+            broken[at] ^= 1 << int(random.integers(8))
+        texts = []
+        for read in (Blob.decode, runtime.Model.open):
+            try:
+                read(sealed(broken))
+                texts.append("")
+            except BlobError as error:
+                texts.append(str(error))
+        if texts[0] and not texts[1]:
+            assert "reserved bytes" in texts[0] or "padding" in texts[0], texts
+        else:
+            assert bool(texts[0]) == bool(texts[1]), texts
+        both += bool(texts[0] and texts[1])
+    assert both > 500

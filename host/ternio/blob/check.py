@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,6 +40,7 @@ def check_program(blob: Blob, program: Program, what: str) -> None:
     checker.header()
     for placed in walk(program.code):
         checker.instruction(placed)
+    checker.order()
 
 
 class _Checker:
@@ -88,8 +90,23 @@ class _Checker:
             room = len(self.program.code) - placed.index - 1
             self.require(placed.loop == 0, "loops do not nest")
             self.require(i.n1 <= room, f"its body of {i.n1} exceeds the program")
+        if spec.imm == "f32":
+            self.require(math.isfinite(i.imm_f32()), f"imm is {i.imm_f32()}")
         self.dimensions(i)
         self.operands(spec, placed)
+
+    def order(self) -> None:
+        """`adapt` computes its loss once, and moves the factors once, at its end."""
+        if not self.adapting:
+            return
+        self.at = self.what
+        outside = [p.instruction.op for p in walk(self.program.code) if p.loop == 0]
+        steps = sum(i.op == Op.OPTIMIZE for i in self.program.code)
+        losses = sum(i.op == Op.CROSS_ENTROPY for i in self.program.code)
+        ends = outside[-1:] == [Op.OPTIMIZE] and steps == 1
+        self.require(ends, "OPTIMIZE is not its last instruction, and the only one")
+        once = losses == 1 and Op.CROSS_ENTROPY in outside
+        self.require(once, "CROSS_ENTROPY is not there once, outside loops")
 
     def dimensions(self, i: Instruction) -> None:
         if i.op == Op.ROPE:

@@ -73,7 +73,7 @@ def _print_tables(blob: Blob) -> None:
     console = Console()
     sections = Table("section", box=None, pad_edge=False)
     tensors = Table("tensor", "dtype", "shape", box=None, pad_edge=False)
-    boards = Table("board", "fits", box=None, pad_edge=False)
+    boards = Table("board", "fits (or bytes too many)", box=None, pad_edge=False)
     for table, titles in ((sections, ("bytes", "count")), (tensors, ("bytes",))):
         for title in titles:
             table.add_column(title, justify="right")
@@ -82,8 +82,8 @@ def _print_tables(blob: Blob) -> None:
     for t in blob.tensors:
         tensors.add_row(t.name, t.dtype, f"{t.rows} x {t.cols}", str(len(t.data)))
     for name, missing in _boards(blob).items():
-        over = ", ".join(f"{part} by {size}" for part, size in missing.items())
-        boards.add_row(name, f"no: {over} bytes too large" if over else "yes")
+        over = ", ".join(f"{part} +{size}" for part, size in missing.items())
+        boards.add_row(name, f"no: {over}" if over else "yes")
     for table in (sections, tensors, boards):
         console.print()
         console.print(table)

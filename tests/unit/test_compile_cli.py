@@ -1,0 +1,149 @@
+"""`ternio pack`, `ternio inspect` and the account of a board's memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ternio._engine")
+
+from ternio.blob import Blob, read_blob
+from ternio.boards import load_board
+from ternio.checkpoint import save_checkpoint
+from ternio.cli import app
+from ternio.compile import account, pack_checkpoint, require_fit
+from ternio.compile.fit import blob_parts
+from ternio.errors import FitError
+from test_compile_trace import CONFIGS, checkpoint_of
+from typer.testing import CliRunner
+
+
+@pytest.fixture(scope="module")
+def motion() -> Blob:
+    return pack_checkpoint(checkpoint_of(CONFIGS["motion"]))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "traced.ckpt"
+    save_checkpoint(path, checkpoint_of(CONFIGS["motion"]))
+    return path
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_pack_writes_a_blob_and_says_so(checkpoint: Path) -> None:
+    result = run("pack", checkpoint)
+    assert result.exit_code == 0, result.output
+    blob = read_blob(checkpoint.with_suffix(".tern"))
+    assert blob.name == "traced"
+    assert f"{blob.infer_arena} bytes to infer" in result.output
+    assert f"wrote {checkpoint.with_suffix('.tern')}" in result.output.replace("\n", "")
+
+
+def test_options_reach_the_blob(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small.tern"
+    options = ("--rank", 2, "--scale", 0.5, "--targets", "head, *.o", "--float", "i8")
+    result = run("pack", checkpoint, "-o", out, *options, "--json")
+    facts = json.loads(result.output)
+    blob = read_blob(out)
+    names = ["blocks.0.attention.o", "blocks.1.attention.o", "head"]
+    assert facts["adapters"] == [x.name for x in blob.adapters] == names
+    assert {(x.rank, x.scale) for x in blob.adapters} == {(2, 0.5)}
+    assert next(t for t in blob.tensors if t.name == "head").dtype == "I8"
+    assert facts["bytes"] == out.stat().st_size == sum(facts["parts"].values())
+    bare = run("pack", checkpoint, "-o", out, "--no-adapt", "--json")
+    assert json.loads(bare.output)["adapt_arena"] == 0
+    assert read_blob(out).adapters == ()
+
+
+def test_a_model_too_large_for_a_board_ends_with_2_and_the_bytes(checkpoint: Path) -> None:
+    result = run("pack", checkpoint, "--board", "microbit")
+    assert result.exit_code == 2
+    blob = pack_checkpoint(checkpoint_of(CONFIGS["motion"]))
+    board = load_board("microbit")
+    for name, size in (("infer", blob.infer_arena), ("adapt", blob.adapt_arena)):
+        over = size - board.arena_bytes
+        text = f"{name} arena needs {size} of {board.arena_bytes}, {over} too many"
+        assert text in " ".join(result.output.split())
+    assert not checkpoint.with_suffix(".tern").exists()
+
+
+def test_a_model_that_fits_shows_the_account(checkpoint: Path) -> None:
+    result = run("pack", checkpoint, "--board", "netduinoplus2", "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.output)
+    assert facts["fits"]
+    needs = {p["name"]: p["needs"] for p in facts["account"]}
+    assert needs["ternary weights"] == 2 * (4 * 64 * 64 + 3 * 64 * 128) // 4
+    assert needs["model slot"] == facts["bytes"]
+    assert needs["adapt arena"] == facts["adapt_arena"]
+
+
+def test_the_account_adds_up(motion: Blob) -> None:
+    board = load_board("netduinoplus2")
+    parts = {p.name: p for p in account(motion, board)}
+    assert sum(blob_parts(motion).values()) == len(motion.encode())
+    assert parts["together"].needs == (
+        motion.adapt_arena + parts["link buffers"].needs + parts["stack"].needs
+    )
+    assert not any(p.missing for p in parts.values())
+    assert require_fit(motion, board)
+
+
+def test_what_is_too_large_is_named_alone(motion: Blob) -> None:
+    board = load_board("netduinoplus2")
+    tight = replace(board, arena_bytes=motion.adapt_arena - 16)
+    with pytest.raises(FitError, match=r"adapt arena needs .*, 16 too many .*--no-adapt") as info:
+        require_fit(motion, tight)
+    assert info.value.exit_code == 2
+    assert "infer arena" not in str(info.value)
+    slot = replace(board.model_slots[0], bytes=64 + len(motion.encode()) - 1)
+    with pytest.raises(FitError, match=r"model slot needs \d+ of \d+, 1 too many \(bytes\)$"):
+        require_fit(motion, replace(board, model_slots=(slot,)))
+
+
+def test_inspect_shows_sections_tensors_programs_and_boards(motion: Blob, tmp_path: Path) -> None:
+    path = tmp_path / "motion.tern"
+    path.write_bytes(motion.encode())
+    shown = run("inspect", path, "--programs")
+    assert shown.exit_code == 0, shown.output
+    for part in ("IODS", "blocks.0.attention.q", "T2", "LOOP down", "OPTIMIZE", "microbit"):
+        assert part in shown.output
+    assert motion.digest.hex() in shown.output
+    facts = json.loads(run("inspect", path, "--json", "--programs").output)
+    assert facts["digest"] == motion.digest.hex()
+    assert len(facts["programs"]["adapt"]) == len(motion.adapt.code)
+    assert facts["boards"]["netduinoplus2"] == {}
+    assert facts["boards"]["microbit"]["infer arena"] > 0
+
+
+@pytest.mark.parametrize(
+    ("command", "content", "text"),
+    [
+        ("inspect", None, "No such file"),
+        ("inspect", b"", "does not begin with TERN"),
+        ("inspect", b"TERN", "truncated"),
+        ("pack", b"PK", "not a ternio checkpoint"),
+    ],
+)
+def test_bad_files_are_one_line(command: str, content: bytes | None, text: str, tmp_path: Path):
+    path = tmp_path / "bad"
+    if content is not None:
+        path.write_bytes(content)
+    result = run(command, path)
+    assert result.exit_code == 1
+    assert text in result.output
+    assert result.output.startswith("error: ")
+    assert result.output.count("\n") == 1
+
+
+def test_a_board_that_is_not_known_is_refused(checkpoint: Path) -> None:
+    result = run("pack", checkpoint, "--board", "toaster")
+    assert result.exit_code == 1
+    assert "toaster" in result.output
