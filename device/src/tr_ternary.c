@@ -48,7 +48,7 @@ void tr_ternary(const tr_call *call) {
     memcpy(&s, q + tr_round_up(in, 64), sizeof s);
     float scale = tensor->gamma * s / 127.0f;
     tr_kernel_forward(call->session->model->data + tensor->offset, q, acc, out, in, call->d);
-    tr_kernel_scale(dst, out, scale);
+    tr_kernel_scale(dst, acc, out, scale);
 }
 
 /* dst[n0] (+)= (b^T . q) * (gamma * s / 32767), a: q16[n1], b [n1, n0], scratch d */
@@ -65,8 +65,10 @@ void tr_ternary_t(const tr_call *call) {
         uint32_t left = in - done, width = left < TR_PANEL ? left : TR_PANEL;
         uint32_t pitch = (uint32_t)tr_round_up(width, 16) / 4;
         tr_kernel_transposed(panel, q, acc, rows8, pitch, acc + TR_PANEL);
-        tr_kernel_scale(y, width, scale);
-        for (uint32_t k = 0; k < width; ++k) tr_put(dst++, y[k], tr_acc(call));
+        tr_kernel_scale(tr_acc(call) ? y : dst, acc, width, scale);
+        if (tr_acc(call))
+            for (uint32_t k = 0; k < width; ++k) dst[k] += y[k];
+        dst += width;
         panel += rows8 * pitch;
     }
 }

@@ -22,9 +22,9 @@ void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t 
 void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, uint32_t rows8,
                           uint32_t pitch, void *scratch);
 
-/* Turns n int32 sums into float in place: (float)sum * scale, both operations rounded as IEEE 754
- * says. 4-byte aligned. */
-void tr_kernel_scale(void *values, uint32_t n, float scale);
+/* dst[k] = (float)sums[k] * scale for k < n, both operations rounded as IEEE 754 says; dst is the
+ * memory of sums or does not touch it. */
+void tr_kernel_scale(float *dst, const tr_i32 *sums, uint32_t n, float scale);
 
 /* The definition of the two products, element by element: what every other version is held to. */
 void tr_kernel_forward_plain(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,

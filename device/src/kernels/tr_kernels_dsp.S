@@ -104,6 +104,27 @@ FUNCTION tr_dsp_rows
     bne 1b
     pop {r2-r11, pc}
 
+/* ---- scaling ---- */
+
+#if defined(__ARM_FP)
+/* void tr_dsp_scale(float *dst, const int32_t *sums, const int32_t *end, float scale)
+ * dst = (float)sums * scale, four at a time; at least four. */
+FUNCTION tr_dsp_scale
+1:  vldmia r1!, {s4-s7}
+    vcvt.f32.s32 s4, s4
+    vcvt.f32.s32 s5, s5
+    vcvt.f32.s32 s6, s6
+    vcvt.f32.s32 s7, s7
+    vmul.f32 s4, s4, s0
+    vmul.f32 s5, s5, s0
+    vmul.f32 s6, s6, s0
+    vmul.f32 s7, s7, s0
+    vstmia r0!, {s4-s7}
+    cmp r1, r2
+    bne 1b
+    bx lr
+#endif
+
 /* ---- transposed ---- */
 
 /* Two rows of eight columns: their codes c = 1 - w side by side in 16-bit lanes, against the two

@@ -120,4 +120,16 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
         of_pitch[pitch / 4 - 1](panel + byte, e, acc + byte, e + rows8, start);
 }
 
+#if defined(__ARM_FP)
+
+void tr_dsp_scale(float *dst, const tr_i32 *sums, const tr_i32 *end, float scale);
+
+void tr_kernel_scale(float *dst, const tr_i32 *sums, uint32_t n, float scale) {
+    uint32_t full = n & ~3u;
+    if (full) tr_dsp_scale(dst, sums, sums + full, scale);
+    for (uint32_t k = full; k < n; ++k) dst[k] = (float)sums[k] * scale;
+}
+
+#endif
+
 #endif

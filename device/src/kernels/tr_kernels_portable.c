@@ -76,7 +76,7 @@ void tr_kernel_transposed_portable(const uint8_t *panel, const tr_i16 *e, tr_i32
     }
 }
 
-#if !defined(TR_KERNELS_DSP) && !defined(TR_KERNELS_THUMB1)
+#if defined(TR_KERNELS_PORTABLE) || defined(TR_KERNELS_AVX2)
 
 void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows, uint32_t cols,
                        void *scratch) {
@@ -90,21 +90,11 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
 
 #endif
 
-#if !defined(TR_KERNELS_THUMB1)
+#if defined(TR_KERNELS_PORTABLE) || defined(TR_KERNELS_AVX2) ||                                    \
+    (defined(TR_KERNELS_DSP) && !defined(__ARM_FP))
 
-void tr_kernel_scale(void *values, uint32_t n, float scale) {
-    const tr_i32 *sums = values;
-    float *scaled = values;
-    uint32_t k = 0;
-    for (; k + 4 <= n; k += 4) {
-        float s0 = (float)sums[k], s1 = (float)sums[k + 1];
-        float s2 = (float)sums[k + 2], s3 = (float)sums[k + 3];
-        scaled[k] = s0 * scale;
-        scaled[k + 1] = s1 * scale;
-        scaled[k + 2] = s2 * scale;
-        scaled[k + 3] = s3 * scale;
-    }
-    for (; k < n; ++k) scaled[k] = (float)sums[k] * scale;
+void tr_kernel_scale(float *dst, const tr_i32 *sums, uint32_t n, float scale) {
+    for (uint32_t k = 0; k < n; ++k) dst[k] = (float)sums[k] * scale;
 }
 
 #endif

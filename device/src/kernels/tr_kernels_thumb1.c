@@ -67,10 +67,12 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
 
 /* The loop in assembly takes sums below 2^24 and scales far from the ends of the float range; the
  * compiler's float operations take the rest. */
-void tr_kernel_scale(void *values, uint32_t n, float scale) {
+void tr_kernel_scale(float *dst, const tr_i32 *sums, uint32_t n, float scale) {
     uint32_t bits = tr_bits(scale), exponent = bits >> 23;
     int usual = exponent >= 1 && exponent <= 229; /* a sign bit would make it larger */
-    char *p = values, *end = p + 4 * n;
+    char *p = (char *)dst, *end = p + 4 * n;
+    if ((const void *)dst != sums)
+        for (uint32_t k = 0; k < n; ++k) ((tr_i32 *)(void *)dst)[k] = sums[k];
     for (;;) {
         if (usual) p = tr_thumb1_scale(p, end, bits);
         if (p == end) return;

@@ -47,8 +47,7 @@ static void transposed_layer(float *out, float scale) {
         uint32_t width = COLS16 - first < TR_PANEL ? COLS16 - first : TR_PANEL, pitch = width / 4;
         tr_kernel_transposed(panel, (const tr_i16 *)(const void *)e, acc, ROWS8, pitch,
                              acc + TR_PANEL);
-        tr_kernel_scale(acc, width, scale);
-        for (uint32_t c = 0; c < width; ++c) out[first + c] = ((float *)(void *)acc)[c];
+        tr_kernel_scale(out + first, acc, width, scale);
         panel += ROWS8 * pitch;
     }
 }
@@ -71,7 +70,7 @@ int main(void) {
 
     MARK_BEGIN();
     tr_kernel_forward(packed_weights, x, sums, ROWS, COLS, scratch);
-    tr_kernel_scale(sums, ROWS, scale);
+    tr_kernel_scale((float *)(void *)sums, sums, ROWS, scale);
     MARK_END();
 
     MARK_BEGIN();
