@@ -10,3 +10,5 @@ sys.path.insert(0, str(Path(env.subst("$PROJECT_DIR")) / "platform"))  # noqa: F
 import ternio_build  # noqa: E402
 
 ternio_build.configure(env, emulated=False)  # noqa: F821
+sizes = env.VerboseAction(ternio_build.print_sizes, "Sizes in bytes")  # noqa: F821
+env.AddPostAction("$BUILD_DIR/firmware.elf", sizes)  # noqa: F821

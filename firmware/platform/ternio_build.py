@@ -80,15 +80,13 @@ def configure(env, emulated: bool) -> None:
         LIBS=["c", "gcc"],
     )
     env.Replace(LDSCRIPT_PATH=str(port / "link.ld"))
-    ours = env.Clone()
-    ours.Append(CCFLAGS=WARNINGS)
-    ours.BuildSources("$BUILD_DIR/port", str(port))
-    ours.BuildSources("$BUILD_DIR/runtime", str(runtime / "src"), "+<**/*.c>")
-    ours.BuildSources("$BUILD_DIR/runtime_asm", str(runtime / "src"), "+<**/*.S>")
-    theirs = env.Clone()
-    theirs.Append(CCFLAGS=ZCBOR_FLAGS)
-    theirs.BuildSources("$BUILD_DIR/zcbor", str(zcbor / "src"), ZCBOR_SOURCES)
     env.Append(CCFLAGS=WARNINGS)
+    env.BuildSources("$BUILD_DIR/port", str(port))
+    env.BuildSources("$BUILD_DIR/runtime", str(runtime / "src"), "+<**/*.c>")
+    env.BuildSources("$BUILD_DIR/runtime_asm", str(runtime / "src"), "+<**/*.S>")
+    theirs = {"CCFLAGS": ["$CCFLAGS", *ZCBOR_FLAGS]}
+    for node in env.CollectBuildFiles("$BUILD_DIR/zcbor", str(zcbor / "src"), ZCBOR_SOURCES):
+        env.Append(PIOBUILDFILES=[env.Object(node, **theirs)])
     add_model(env, generated)
 
 
