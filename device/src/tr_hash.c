@@ -36,28 +36,32 @@ static uint32_t ror(uint32_t x, unsigned n) {
 
 /* One block of 64 bytes. The message schedule is a ring of 16 words. */
 static void sha256_block(uint32_t state[8], const uint8_t *p) {
-    uint32_t w[16], v[8];
-    memcpy(v, state, sizeof v);
+    uint32_t w[16], a = state[0], b = state[1], c = state[2], d = state[3];
+    uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
     for (unsigned r = 0; r < 64; ++r) {
         uint32_t *x = &w[r & 15];
         if (r < 16) {
-            *x = (uint32_t)p[4 * r] << 24 | (uint32_t)p[4 * r + 1] << 16 |
-                 (uint32_t)p[4 * r + 2] << 8 | p[4 * r + 3];
+            *x = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+            p += 4;
         } else {
             uint32_t w1 = w[(r + 1) & 15], w14 = w[(r + 14) & 15];
             *x += (ror(w1, 7) ^ ror(w1, 18) ^ w1 >> 3) + w[(r + 9) & 15] +
                   (ror(w14, 17) ^ ror(w14, 19) ^ w14 >> 10);
         }
-        uint32_t a = v[0], e = v[4];
-        uint32_t t1 = v[7] + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + ((e & v[5]) ^ (~e & v[6])) +
-                      sha256_k[r] + *x;
-        uint32_t t2 =
-            (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) + ((a & v[1]) ^ (a & v[2]) ^ (v[1] & v[2]));
-        memmove(v + 1, v, 7 * sizeof v[0]);
-        v[4] += t1;
-        v[0] = t1 + t2;
+        uint32_t t1 = h + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + ((e & f) ^ (~e & g));
+        t1 += sha256_k[r] + *x;
+        uint32_t t2 = (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+        h = g;
+        g = f;
+        f = e;
+        e = d + t1;
+        d = c;
+        c = b;
+        b = a;
+        a = t1 + t2;
     }
-    for (unsigned k = 0; k < 8; ++k) state[k] += v[k];
+    const uint32_t sums[8] = {a, b, c, d, e, f, g, h};
+    for (unsigned k = 0; k < 8; ++k) state[k] += sums[k];
 }
 
 void tr_sha256(const void *data, uint32_t bytes, uint8_t digest[32]) {
