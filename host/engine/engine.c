@@ -14,9 +14,11 @@
 #include "checks.c"
 #include "ops_attention.c"
 #include "ops_linear.c"
+#include "ops_conv.c"
 #include "ops_norm.c"
 #include "ops_pointwise.c"
 #include "ops_reduce.c"
+#include "ops_shape.c"
 #include "optim.c"
 
 #include "optable.c"

@@ -1,5 +1,5 @@
-/* kernels.c - the inner loops, compiled once per instruction set from simd.h, gemm.h and rows.h,
- * and the choice among them at run time. */
+/* kernels.c - the inner loops, compiled once per instruction set from simd.h, gemm.h, rows.h
+ * and activations.h, and the choice among them at run time. */
 #include "internal.h"
 #include "kernels.h"
 
@@ -24,14 +24,16 @@
 typedef long long te_int;
 #define TE_ROUND_MAGIC 6755399441055744.0 /* 1.5 * 2^52 */
 #define TE_HUGE        1e300
-#define te_exp         exp
-#define te_sqrt        sqrt
+#define TE_LIBM_EXP    exp
+#define TE_LIBM_LOG    log
+#define TE_LIBM_SQRT   sqrt
 #else
 typedef int te_int;
 #define TE_ROUND_MAGIC 12582912.0f /* 1.5 * 2^23 */
 #define TE_HUGE        1e37f
-#define te_exp         expf
-#define te_sqrt        sqrtf
+#define TE_LIBM_EXP    expf
+#define TE_LIBM_LOG    logf
+#define TE_LIBM_SQRT   sqrtf
 #endif
 
 /* Read from element 8 - n, a vector whose first n lanes are set. */
@@ -71,14 +73,15 @@ static const te_int te_lane_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
         .ternarize = te_ternarize_##suffix,                                                        \
         .exp_row = te_exp_row_##suffix,                                                            \
         .softmax_back = te_softmax_back_##suffix,                                                  \
-        .relu = te_relu_##suffix,                                                                  \
-        .relu_back = te_relu_back_##suffix,                                                        \
-        .silu = te_silu_##suffix,                                                                  \
-        .silu_back = te_silu_back_##suffix,                                                        \
-        .swiglu = te_swiglu_##suffix,                                                              \
-        .swiglu_back = te_swiglu_back_##suffix,                                                    \
-        .gelu = te_gelu_##suffix,                                                                  \
-        .gelu_back = te_gelu_back_##suffix,                                                        \
+        .activation[TE_ACT_RELU] = {te_relu_##suffix, te_relu_back_##suffix},                      \
+        .activation[TE_ACT_SIGMOID] = {te_sigmoid_##suffix, te_sigmoid_back_##suffix},             \
+        .activation[TE_ACT_TANH] = {te_tanh_##suffix, te_tanh_back_##suffix},                      \
+        .activation[TE_ACT_SILU] = {te_silu_##suffix, te_silu_back_##suffix},                      \
+        .activation[TE_ACT_GELU] = {te_gelu_##suffix, te_gelu_back_##suffix},                      \
+        .activation[TE_ACT_EXP] = {te_exp_##suffix, te_exp_back_##suffix},                         \
+        .activation[TE_ACT_LOG] = {te_log_##suffix, te_log_back_##suffix},                         \
+        .gated[TE_GATED_SWIGLU] = {te_swiglu_##suffix, te_swiglu_back_##suffix},                   \
+        .gated[TE_GATED_GEGLU] = {te_geglu_##suffix, te_geglu_back_##suffix},                      \
         .normalize = te_normalize_##suffix,                                                        \
         .normalize_back = te_normalize_back_##suffix,                                              \
         .norm_sums = te_norm_sums_##suffix,                                                        \
@@ -103,6 +106,7 @@ static const te_int te_lane_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 #include "simd.h"
 #include "gemm.h"
 #include "rows.h"
+#include "activations.h"
 TE_TABLE("portable", portable);
 #include "simd_end.h"
 
@@ -130,6 +134,7 @@ TE_TABLE("portable", portable);
 #include "simd.h"
 #include "gemm.h"
 #include "rows.h"
+#include "activations.h"
 TE_TABLE("avx2", avx2);
 #include "simd_end.h"
 
@@ -158,6 +163,7 @@ TE_TABLE("avx2", avx2);
 #include "simd.h"
 #include "gemm.h"
 #include "rows.h"
+#include "activations.h"
 TE_TABLE("avx512", avx512);
 #include "simd_end.h"
 

@@ -56,6 +56,29 @@ typedef struct {
     te_float rate, root_correction, eps, keep, l2;
 } te_adam_step;
 
+enum {
+    TE_ACT_RELU,
+    TE_ACT_SIGMOID,
+    TE_ACT_TANH,
+    TE_ACT_SILU,
+    TE_ACT_GELU,
+    TE_ACT_EXP,
+    TE_ACT_LOG,
+    TE_ACT_COUNT
+};
+enum { TE_GATED_SWIGLU, TE_GATED_GEGLU, TE_GATED_COUNT };
+
+typedef struct {
+    void (*forward)(int64_t n, const te_float *x, te_float *y);
+    void (*back)(int64_t n, const te_float *x, const te_float *dy, te_float *dx, int accumulate);
+} te_activation_kernel;
+
+typedef struct {
+    void (*forward)(int64_t n, const te_float *a, const te_float *b, te_float *y);
+    void (*back)(int64_t n, const te_float *a, const te_float *b, const te_float *dy, te_float *da,
+                 int accumulate_a, te_float *db, int accumulate_b);
+} te_gated_kernel;
+
 struct te_kernels {
     const char *name;
     void (*gemm)(const te_gemm *g, te_float *pack);
@@ -76,18 +99,8 @@ struct te_kernels {
                         te_float *largest);
     void (*softmax_back)(int64_t n, te_float factor, te_float inner, const te_float *p,
                          const te_float *dp, te_float *dx, int accumulate);
-    void (*relu)(int64_t n, const te_float *x, te_float *y);
-    void (*relu_back)(int64_t n, const te_float *x, const te_float *dy, te_float *dx,
-                      int accumulate);
-    void (*silu)(int64_t n, const te_float *x, te_float *y);
-    void (*silu_back)(int64_t n, const te_float *x, const te_float *dy, te_float *dx,
-                      int accumulate);
-    void (*swiglu)(int64_t n, const te_float *a, const te_float *b, te_float *y);
-    void (*swiglu_back)(int64_t n, const te_float *a, const te_float *b, const te_float *dy,
-                        te_float *da, int accumulate_a, te_float *db, int accumulate_b);
-    void (*gelu)(int64_t n, const te_float *x, te_float *y);
-    void (*gelu_back)(int64_t n, const te_float *x, const te_float *dy, te_float *dx,
-                      int accumulate);
+    te_activation_kernel activation[TE_ACT_COUNT];
+    te_gated_kernel gated[TE_GATED_COUNT];
     void (*normalize)(int64_t n, te_float mean, te_float rstd, const te_float *x,
                       const te_float *gain, const te_float *bias, te_float *y);
     void (*normalize_back)(int64_t n, const te_norm_back *c, const te_float *x,

@@ -23,7 +23,7 @@ static te_tensor *te_norm(te_ctx *ctx, int op, const char *name, te_tensor *x, t
         const te_float *row = te_values(x) + i * n;
         te_float mean = op == TE_OP_LAYERNORM ? kernels->total(n, row) / (te_float)n : 0;
         te_float variance = kernels->sum_squares(n, mean, row) / (te_float)n;
-        te_float rstd = (te_float)1 / te_sqrt(variance + (te_float)eps);
+        te_float rstd = (te_float)1 / TE_LIBM_SQRT(variance + (te_float)eps);
         kernels->normalize(n, mean, rstd, row, te_values(gain), bias ? te_values(bias) : NULL,
                            te_values(y) + i * n);
         stats[2 * i] = mean;

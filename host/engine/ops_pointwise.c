@@ -80,12 +80,116 @@ static int te_scale_backward(te_ctx *ctx, te_node *node) {
     return 1;
 }
 
-static te_tensor *te_activation(te_ctx *ctx, int op, const char *name,
-                                void (*kernel)(int64_t, const te_float *, te_float *),
-                                te_tensor *x) {
-    te_tensor *y = te_check_float(ctx, name, "x", x) ? te_tensor_like(ctx, x) : NULL;
+/* min(max(x, low), high); the gradient passes where low <= x <= high */
+te_tensor *te_clip(te_ctx *ctx, te_tensor *x, double low, double high) {
+    if (!(low <= high))
+        return te_fail(ctx, TE_ERR_VALUE, "clip: low %g must not exceed high %g", low, high);
+    te_tensor *y = te_check_float(ctx, "clip", "x", x) ? te_tensor_like(ctx, x) : NULL;
     if (!y) return NULL;
-    kernel(x->numel, te_values(x), te_values(y));
+    for (int64_t i = 0; i < x->numel; i++) {
+        const te_float v = te_values(x)[i];
+        te_values(y)[i] = v < (te_float)low    ? (te_float)low
+                          : v > (te_float)high ? (te_float)high
+                                               : v;
+    }
+    te_node node = {.op = TE_OP_CLIP, .n_in = 1, .in = {x}, .n_float = 2, .floats = {low, high}};
+    return te_record(ctx, &node, y);
+}
+
+static int te_clip_backward(te_ctx *ctx, te_node *node) {
+    te_tensor *x = node->in[0];
+    te_float *dx = te_grad_sum_buffer(x);
+    (void)ctx;
+    if (!dx) return 0;
+    for (int64_t i = 0; i < x->numel; i++)
+        if (te_values(node->out)[i] == te_values(x)[i]) dx[i] += node->out->grad[i];
+    return 1;
+}
+
+/* The smaller of two elements, which also gets the gradient; a where they are equal */
+te_tensor *te_minimum(te_ctx *ctx, te_tensor *a, te_tensor *b) {
+    if (!te_check_float(ctx, "minimum", "a", a) || !te_check_float(ctx, "minimum", "b", b))
+        return NULL;
+    if (!te_same_shape(a, b))
+        return te_fail_shapes(ctx, "minimum", "a", a, "b", b, "needs equal shapes");
+    te_tensor *y = te_tensor_like(ctx, a);
+    if (!y) return NULL;
+    for (int64_t i = 0; i < a->numel; i++) {
+        const te_float u = te_values(a)[i], v = te_values(b)[i];
+        te_values(y)[i] = v < u ? v : u;
+    }
+    te_node node = {.op = TE_OP_MINIMUM, .n_in = 2, .in = {a, b}};
+    return te_record(ctx, &node, y);
+}
+
+static int te_minimum_backward(te_ctx *ctx, te_node *node) {
+    te_tensor *a = node->in[0], *b = node->in[1];
+    te_float *da = NULL, *db = NULL;
+    (void)ctx;
+    if ((a->requires_grad && !(da = te_grad_sum_buffer(a))) ||
+        (b->requires_grad && !(db = te_grad_sum_buffer(b))))
+        return 0;
+    for (int64_t i = 0; i < a->numel; i++) {
+        te_float *target = te_values(b)[i] < te_values(a)[i] ? db : da;
+        if (target) target[i] += node->out->grad[i];
+    }
+    return 1;
+}
+
+/* Dropout (Srivastava et al. 2014), scaled so that evaluation needs no change: there x itself is
+ * the result and nothing is recorded. saved[0] holds the factors, 0 or 1 / (1 - p). */
+te_tensor *te_dropout(te_ctx *ctx, te_tensor *x, double p) {
+    if (!te_check_float(ctx, "dropout", "x", x)) return NULL;
+    if (!(p >= 0 && p < 1))
+        return te_fail(ctx, TE_ERR_VALUE, "dropout: p %g must be at least 0 and below 1", p);
+    if (!ctx->training || p == 0) return ctx->own_results ? te_retain(x) : x;
+    te_tensor *y = te_tensor_like(ctx, x);
+    te_float *factors = te_alloc_floats(ctx, x->numel);
+    if (!y || !factors) {
+        te_release(y);
+        te_free(ctx, factors);
+        return NULL;
+    }
+    for (int64_t i = 0; i < x->numel; i++)
+        factors[i] = te_random_uniform(ctx) < p ? 0 : (te_float)(1 / (1 - p));
+    ctx->kernels->mul(x->numel, te_values(x), factors, te_values(y));
+    te_node node = {
+        .op = TE_OP_DROPOUT, .n_in = 1, .in = {x}, .n_float = 1, .floats = {p}, .saved = {factors}};
+    return te_record(ctx, &node, y);
+}
+
+static int te_dropout_backward(te_ctx *ctx, te_node *node) {
+    te_float *dx = te_grad_sum_buffer(node->in[0]);
+    if (!dx) return 0;
+    ctx->kernels->mul_add(node->out->numel, node->out->grad, node->saved[0], dx);
+    return 1;
+}
+
+/* ---- Activations and gated units: which kernel belongs to which operation ---- */
+
+static int te_activation_index(int op) {
+    switch (op) {
+    case TE_OP_RELU:
+        return TE_ACT_RELU;
+    case TE_OP_SIGMOID:
+        return TE_ACT_SIGMOID;
+    case TE_OP_TANH:
+        return TE_ACT_TANH;
+    case TE_OP_SILU:
+        return TE_ACT_SILU;
+    case TE_OP_GELU:
+        return TE_ACT_GELU;
+    case TE_OP_EXP:
+        return TE_ACT_EXP;
+    default:
+        return TE_ACT_LOG;
+    }
+}
+
+static te_tensor *te_activation(te_ctx *ctx, int op, te_tensor *x) {
+    te_tensor *y = te_check_float(ctx, te_op_name(op), "x", x) ? te_tensor_like(ctx, x) : NULL;
+    if (!y) return NULL;
+    ctx->kernels->activation[te_activation_index(op)].forward(x->numel, te_values(x), te_values(y));
     te_node node = {.op = op, .n_in = 1, .in = {x}};
     return te_record(ctx, &node, y);
 }
@@ -95,53 +199,66 @@ static int te_activation_backward(te_ctx *ctx, te_node *node) {
     int accumulate = 0;
     te_float *dx = te_grad_buffer(x, &accumulate);
     if (!dx) return 0;
-    switch (node->op) {
-    case TE_OP_RELU:
-        ctx->kernels->relu_back(x->numel, te_values(x), node->out->grad, dx, accumulate);
-        break;
-    case TE_OP_SILU:
-        ctx->kernels->silu_back(x->numel, te_values(x), node->out->grad, dx, accumulate);
-        break;
-    default:
-        ctx->kernels->gelu_back(x->numel, te_values(x), node->out->grad, dx, accumulate);
-    }
+    ctx->kernels->activation[te_activation_index(node->op)].back(x->numel, te_values(x),
+                                                                 node->out->grad, dx, accumulate);
     return 1;
 }
 
 te_tensor *te_relu(te_ctx *ctx, te_tensor *x) {
-    return te_activation(ctx, TE_OP_RELU, "relu", ctx->kernels->relu, x);
+    return te_activation(ctx, TE_OP_RELU, x);
 }
-
+te_tensor *te_sigmoid(te_ctx *ctx, te_tensor *x) {
+    return te_activation(ctx, TE_OP_SIGMOID, x);
+}
+te_tensor *te_tanh(te_ctx *ctx, te_tensor *x) {
+    return te_activation(ctx, TE_OP_TANH, x);
+}
 te_tensor *te_silu(te_ctx *ctx, te_tensor *x) {
-    return te_activation(ctx, TE_OP_SILU, "silu", ctx->kernels->silu, x);
+    return te_activation(ctx, TE_OP_SILU, x);
 }
-
 te_tensor *te_gelu(te_ctx *ctx, te_tensor *x) {
-    return te_activation(ctx, TE_OP_GELU, "gelu", ctx->kernels->gelu, x);
+    return te_activation(ctx, TE_OP_GELU, x);
+}
+te_tensor *te_exp(te_ctx *ctx, te_tensor *x) {
+    return te_activation(ctx, TE_OP_EXP, x);
+}
+te_tensor *te_log(te_ctx *ctx, te_tensor *x) {
+    return te_activation(ctx, TE_OP_LOG, x);
 }
 
-/* ---- SwiGLU (arXiv 2002.05202): silu(a) * b ---- */
+static int te_gated_index(int op) {
+    return op == TE_OP_SWIGLU ? TE_GATED_SWIGLU : TE_GATED_GEGLU;
+}
 
-te_tensor *te_swiglu(te_ctx *ctx, te_tensor *a, te_tensor *b) {
-    if (!te_check_float(ctx, "swiglu", "a", a) || !te_check_float(ctx, "swiglu", "b", b))
-        return NULL;
+static te_tensor *te_gated(te_ctx *ctx, int op, te_tensor *a, te_tensor *b) {
+    const char *name = te_op_name(op);
+    if (!te_check_float(ctx, name, "a", a) || !te_check_float(ctx, name, "b", b)) return NULL;
     if (!te_same_shape(a, b))
-        return te_fail_shapes(ctx, "swiglu", "a", a, "b", b, "needs equal shapes");
+        return te_fail_shapes(ctx, name, "a", a, "b", b, "needs equal shapes");
     te_tensor *y = te_tensor_like(ctx, a);
     if (!y) return NULL;
-    ctx->kernels->swiglu(a->numel, te_values(a), te_values(b), te_values(y));
-    te_node node = {.op = TE_OP_SWIGLU, .n_in = 2, .in = {a, b}};
+    ctx->kernels->gated[te_gated_index(op)].forward(a->numel, te_values(a), te_values(b),
+                                                    te_values(y));
+    te_node node = {.op = op, .n_in = 2, .in = {a, b}};
     return te_record(ctx, &node, y);
 }
 
-static int te_swiglu_backward(te_ctx *ctx, te_node *node) {
+static int te_gated_backward(te_ctx *ctx, te_node *node) {
     te_tensor *a = node->in[0], *b = node->in[1];
     te_float *da = NULL, *db = NULL;
     int accumulate_a = 0, accumulate_b = 0;
     if ((a->requires_grad && !(da = te_grad_buffer(a, &accumulate_a))) ||
         (b->requires_grad && !(db = te_grad_buffer(b, &accumulate_b))))
         return 0;
-    ctx->kernels->swiglu_back(a->numel, te_values(a), te_values(b), node->out->grad, da,
-                              accumulate_a, db, accumulate_b);
+    ctx->kernels->gated[te_gated_index(node->op)].back(
+        a->numel, te_values(a), te_values(b), node->out->grad, da, accumulate_a, db, accumulate_b);
     return 1;
+}
+
+te_tensor *te_swiglu(te_ctx *ctx, te_tensor *a, te_tensor *b) {
+    return te_gated(ctx, TE_OP_SWIGLU, a, b);
+}
+
+te_tensor *te_geglu(te_ctx *ctx, te_tensor *a, te_tensor *b) {
+    return te_gated(ctx, TE_OP_GEGLU, a, b);
 }

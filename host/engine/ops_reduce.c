@@ -1,4 +1,4 @@
-/* ops_reduce.c - mean pooling, softmax, losses, and reshape. */
+/* ops_reduce.c - pooling over time, softmax and its logarithm, losses. */
 #include "internal.h"
 #include "kernels.h"
 
@@ -37,6 +37,49 @@ static int te_mean_pool_backward(te_ctx *ctx, te_node *node) {
     return 1;
 }
 
+/* ---- Largest over time: [..., time, width] -> [..., width] ---- */
+
+/* saved[0] holds, per result, the time (int32) that it came from; the first of equals */
+te_tensor *te_max_pool(te_ctx *ctx, te_tensor *x) {
+    int64_t shape[TE_MAX_DIMS];
+    char text[TE_SHAPE_CHARS];
+    if (!te_check_float(ctx, "max_pool", "x", x) || !te_check_dims(ctx, "max_pool", "x", x, 2))
+        return NULL;
+    const int64_t time = x->shape[x->ndim - 2], width = te_width(x);
+    if (x->numel == 0)
+        return te_fail(ctx, TE_ERR_SHAPE, "max_pool: x %s is empty", te_shape_text(x, text));
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->ndim - 2] = width;
+    te_tensor *y = te_tensor_new(ctx, TE_DTYPE_FLOAT, x->ndim - 1, shape);
+    int32_t *from = te_alloc(ctx, x->numel / time * (int64_t)sizeof *from);
+    if (!y || !from) {
+        te_release(y);
+        te_free(ctx, from);
+        return NULL;
+    }
+    for (int64_t i = 0; i < y->numel; i++) {
+        const te_float *column = te_values(x) + i / width * time * width + i % width;
+        from[i] = 0;
+        for (int64_t t = 1; t < time; t++)
+            if (column[t * width] > column[from[i] * width]) from[i] = (int32_t)t;
+        te_values(y)[i] = column[from[i] * width];
+    }
+    te_node node = {.op = TE_OP_MAX_POOL, .n_in = 1, .in = {x}, .saved = {from}};
+    return te_record(ctx, &node, y);
+}
+
+static int te_max_pool_backward(te_ctx *ctx, te_node *node) {
+    te_tensor *x = node->in[0];
+    const int64_t time = x->shape[x->ndim - 2], width = te_width(x);
+    const int32_t *from = node->saved[0];
+    te_float *dx = te_grad_sum_buffer(x);
+    (void)ctx;
+    if (!dx) return 0;
+    for (int64_t i = 0; i < node->out->numel; i++)
+        dx[(i / width * time + from[i]) * width + i % width] += node->out->grad[i];
+    return 1;
+}
+
 /* ---- Softmax over the last dimension ---- */
 
 te_tensor *te_softmax(te_ctx *ctx, te_tensor *x) {
@@ -67,6 +110,41 @@ static int te_softmax_backward(te_ctx *ctx, te_node *node) {
         ctx->kernels->softmax_back(n, 1, inner, y, dy, dx + i * n, accumulate);
     }
     return 1;
+}
+
+/* y = x - max - log(sum(exp(x - max))) */
+te_tensor *te_log_softmax(te_ctx *ctx, te_tensor *x) {
+    if (!te_check_float(ctx, "log_softmax", "x", x) ||
+        !te_check_dims(ctx, "log_softmax", "x", x, 1))
+        return NULL;
+    te_tensor *y = te_tensor_like(ctx, x);
+    if (!y) return NULL;
+    const int64_t n = te_width(x);
+    for (int64_t i = 0; i < te_rows(x); i++) {
+        const te_float *row = te_values(x) + i * n;
+        te_float *out = te_values(y) + i * n, largest;
+        te_float total = ctx->kernels->exp_row(n, 1, row, out, &largest);
+        const te_float offset = largest + TE_LIBM_LOG(total);
+        for (int64_t j = 0; j < n; j++) out[j] = row[j] - offset;
+    }
+    te_node node = {.op = TE_OP_LOG_SOFTMAX, .n_in = 1, .in = {x}};
+    return te_record(ctx, &node, y);
+}
+
+/* dx = dy - exp(y) sum(dy) */
+static int te_log_softmax_backward(te_ctx *ctx, te_node *node) {
+    te_tensor *x = node->in[0];
+    const int64_t n = te_width(x);
+    te_float *p = te_alloc_floats(ctx, n);
+    te_float *dx = p ? te_grad_sum_buffer(x) : NULL;
+    for (int64_t i = 0; dx && i < te_rows(x); i++) {
+        const te_float *dy = node->out->grad + i * n;
+        ctx->kernels->activation[TE_ACT_EXP].forward(n, te_values(node->out) + i * n, p);
+        ctx->kernels->add(n, dx + i * n, dy, dx + i * n);
+        ctx->kernels->axpy(n, -ctx->kernels->total(n, dy), p, dx + i * n);
+    }
+    te_free(ctx, p);
+    return dx != NULL;
 }
 
 /* ---- Cross-entropy: mean of -log softmax(logits)[label] ---- */
@@ -176,42 +254,4 @@ static int te_mse_backward(te_ctx *ctx, te_node *node) {
         ctx->kernels->axpy(a->numel, -factor, te_values(b), grad);
     }
     return 1;
-}
-
-/* ---- Reshape ---- */
-
-te_tensor *te_reshape(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape) {
-    char from[TE_SHAPE_CHARS];
-    int64_t known = 1, dims[TE_MAX_DIMS] = {0};
-    int open = -1, valid = ndim >= 0 && ndim <= TE_MAX_DIMS;
-    if (!x || x->ctx != ctx)
-        return te_fail(ctx, TE_ERR_VALUE, "reshape: x is NULL or belongs to another context");
-    for (int i = 0; valid && i < ndim; i++) {
-        dims[i] = shape[i];
-        if (shape[i] == -1 && open < 0)
-            open = i;
-        else if (shape[i] < 0 || (shape[i] && known > (INT64_C(1) << 36) / shape[i]))
-            valid = 0;
-        else
-            known *= shape[i];
-    }
-    if (valid && open >= 0) {
-        valid = known > 0 && x->numel % known == 0;
-        dims[open] = valid ? x->numel / known : 0;
-        known = x->numel;
-    }
-    if (!valid || known != x->numel)
-        return te_fail(ctx, TE_ERR_SHAPE,
-                       "reshape: x %s has %lld elements, which do not fill the %d dimensions asked "
-                       "for",
-                       te_shape_text(x, from), (long long)x->numel, ndim);
-    te_tensor *y = te_tensor_view(x, ndim, dims);
-    if (!y) return NULL;
-    te_node node = {.op = TE_OP_RESHAPE, .n_in = 1, .in = {x}, .n_int = ndim};
-    memcpy(node.ints, dims, sizeof dims);
-    return te_record(ctx, &node, y);
-}
-
-static int te_reshape_backward(te_ctx *ctx, te_node *node) {
-    return te_hand_grad(ctx, node->out, node->in[0]);
 }

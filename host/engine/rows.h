@@ -78,7 +78,7 @@ static TE_TARGET te_float V(exp_row)(int64_t n, te_float factor, const te_float 
     *largest = V(largest)(top);
     V(vec) offset = V(set)(*largest);
     TE_EACH_VECTOR {
-        V(vec) e = V(exp)((V(load_fill)(x + i, left, -TE_HUGE) - offset) * f);
+        V(vec) e = V(vexp)((V(load_fill)(x + i, left, -TE_HUGE) - offset) * f);
         total += e;
         TE_PUT(y, e);
     }
@@ -91,73 +91,6 @@ static TE_TARGET void V(softmax_back)(int64_t n, te_float factor, te_float inner
     V(vec) f = V(set)(factor), mean = V(set)(inner);
     TE_EACH_VECTOR {
         V(vec) d = TE_AT(p) * (TE_AT(dp) - mean) * f;
-        TE_PUT(dx, accumulate ? d + TE_AT(dx) : d);
-    }
-}
-
-static TE_TARGET void V(relu)(int64_t n, const te_float *x, te_float *y) {
-    TE_EACH_VECTOR TE_PUT(y, V(max)(TE_AT(x), V(set)(0)));
-}
-
-static TE_TARGET void V(relu_back)(int64_t n, const te_float *x, const te_float *dy, te_float *dx,
-                                   int accumulate) {
-    V(vec) zero = V(set)(0);
-    TE_EACH_VECTOR {
-        V(vec) d = V(select)(TE_AT(x) > zero, TE_AT(dy), zero);
-        TE_PUT(dx, accumulate ? d + TE_AT(dx) : d);
-    }
-}
-
-static TE_TARGET void V(silu)(int64_t n, const te_float *x, te_float *y) {
-    TE_EACH_VECTOR TE_PUT(y, TE_AT(x) * V(sigmoid)(TE_AT(x)));
-}
-
-/* d silu(x) / dx = s (1 + x (1 - s)), s = sigmoid(x) */
-static TE_TARGET void V(silu_back)(int64_t n, const te_float *x, const te_float *dy, te_float *dx,
-                                   int accumulate) {
-    V(vec) one = V(set)(1);
-    TE_EACH_VECTOR {
-        V(vec) v = TE_AT(x), s = V(sigmoid)(v);
-        V(vec) d = TE_AT(dy) * s * (one + v * (one - s));
-        TE_PUT(dx, accumulate ? d + TE_AT(dx) : d);
-    }
-}
-
-static TE_TARGET void V(swiglu)(int64_t n, const te_float *a, const te_float *b, te_float *y) {
-    TE_EACH_VECTOR TE_PUT(y, TE_AT(a) * V(sigmoid)(TE_AT(a)) * TE_AT(b));
-}
-
-/* da and db may be NULL where no gradient is wanted. */
-static TE_TARGET void V(swiglu_back)(int64_t n, const te_float *a, const te_float *b,
-                                     const te_float *dy, te_float *da, int accumulate_a,
-                                     te_float *db, int accumulate_b) {
-    V(vec) one = V(set)(1);
-    TE_EACH_VECTOR {
-        V(vec) v = TE_AT(a), s = V(sigmoid)(v), d = TE_AT(dy);
-        V(vec) to_b = d * v * s;
-        V(vec) to_a = d * TE_AT(b) * s * (one + v * (one - s));
-        if (da) TE_PUT(da, accumulate_a ? to_a + TE_AT(da) : to_a);
-        if (db) TE_PUT(db, accumulate_b ? to_b + TE_AT(db) : to_b);
-    }
-}
-
-/* gelu(x) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3): the tanh form, as
- * 1 + tanh(u) = 2 sigmoid(2u) */
-static TE_TARGET void V(gelu)(int64_t n, const te_float *x, te_float *y) {
-    V(vec) c1 = V(set)(TE_GELU_LINEAR), c3 = V(set)(TE_GELU_CUBIC);
-    TE_EACH_VECTOR {
-        V(vec) v = TE_AT(x);
-        TE_PUT(y, v * V(sigmoid)(v * (c1 + c3 * v * v)));
-    }
-}
-
-static TE_TARGET void V(gelu_back)(int64_t n, const te_float *x, const te_float *dy, te_float *dx,
-                                   int accumulate) {
-    V(vec) one = V(set)(1), three = V(set)(3);
-    V(vec) c1 = V(set)(TE_GELU_LINEAR), c3 = V(set)(TE_GELU_CUBIC);
-    TE_EACH_VECTOR {
-        V(vec) v = TE_AT(x), s = V(sigmoid)(v * (c1 + c3 * v * v));
-        V(vec) d = TE_AT(dy) * s * (one + v * (one - s) * (c1 + three * c3 * v * v));
         TE_PUT(dx, accumulate ? d + TE_AT(dx) : d);
     }
 }

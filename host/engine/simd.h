@@ -142,10 +142,10 @@ TE_INLINE V(vec) V(sqrt)(V(vec) a) {
 #if defined(TE_GCC_SQUARE_ROOT) && !defined(__clang__)
     return TE_GCC_SQUARE_ROOT(a);
 #elif TE_VECTOR_BYTES
-    for (int i = 0; i < V(lanes); i++) a[i] = te_sqrt(a[i]);
+    for (int i = 0; i < V(lanes); i++) a[i] = TE_LIBM_SQRT(a[i]);
     return a;
 #else
-    return te_sqrt(a);
+    return TE_LIBM_SQRT(a);
 #endif
 }
 
@@ -158,7 +158,7 @@ TE_INLINE V(vec) V(round)(V(vec) a) {
 
 /* e^a. float: 2^n times a polynomial of degree 6 on |r| <= ln(2)/2 (coefficients of Cephes expf),
  * within 2 units in the last place for -87 <= a <= 88, clamped outside. double: libm. */
-TE_INLINE V(vec) V(exp)(V(vec) a) {
+TE_INLINE V(vec) V(vexp)(V(vec) a) {
 #if TE_VECTOR_BYTES && !defined(TE_DOUBLE)
     a = V(max)(V(min)(a, V(set)(88.0f)), V(set)(-87.0f));
     V(vec) shifted = V(fma)(a, V(set)(1.44269504f), V(set)(TE_ROUND_MAGIC));
@@ -175,13 +175,23 @@ TE_INLINE V(vec) V(exp)(V(vec) a) {
     /* The low bits of `shifted` hold n; moved to the exponent they multiply by 2^n. */
     return (V(vec))((V(ivec))p + ((V(ivec))shifted << 23));
 #elif TE_VECTOR_BYTES
-    for (int i = 0; i < V(lanes); i++) a[i] = te_exp(a[i]);
+    for (int i = 0; i < V(lanes); i++) a[i] = TE_LIBM_EXP(a[i]);
     return a;
 #else
-    return te_exp(a);
+    return TE_LIBM_EXP(a);
 #endif
 }
 
-TE_INLINE V(vec) V(sigmoid)(V(vec) a) {
-    return V(set)(1) / (V(set)(1) + V(exp)(-a));
+/* Natural logarithm by libm, lane by lane. */
+TE_INLINE V(vec) V(vlog)(V(vec) a) {
+#if TE_VECTOR_BYTES
+    for (int i = 0; i < V(lanes); i++) a[i] = TE_LIBM_LOG(a[i]);
+    return a;
+#else
+    return TE_LIBM_LOG(a);
+#endif
+}
+
+TE_INLINE V(vec) V(logistic)(V(vec) a) {
+    return V(set)(1) / (V(set)(1) + V(vexp)(-a));
 }

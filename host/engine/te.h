@@ -84,6 +84,21 @@ typedef enum {
     TE_OP_LAYERNORM = 18,    /* in x, gain[, bias]; float eps */
     TE_OP_SOFTMAX = 19,      /* in x */
     TE_OP_MSE = 20,          /* in a, b */
+    TE_OP_SIGMOID = 21,      /* in x */
+    TE_OP_TANH = 22,         /* in x */
+    TE_OP_EXP = 23,          /* in x */
+    TE_OP_LOG = 24,          /* in x */
+    TE_OP_GEGLU = 25,        /* in a, b: gelu(a) * b */
+    TE_OP_LOG_SOFTMAX = 26,  /* in x */
+    TE_OP_DROPOUT = 27,      /* in x; float p; not recorded in evaluation */
+    TE_OP_SLICE = 28,        /* in x; int dim, start, length */
+    TE_OP_CONCAT = 29,       /* in the parts; int dim */
+    TE_OP_TRANSPOSE = 30,    /* in x; int the two dimensions, the lower first */
+    TE_OP_MAX_POOL = 31,     /* in x */
+    TE_OP_GATHER = 32,       /* in x, index */
+    TE_OP_CONV1D = 33,       /* in x, w[, b]; int stride, padding before, padding after */
+    TE_OP_CLIP = 34,         /* in x; float low, high */
+    TE_OP_MINIMUM = 35,      /* in a, b */
     TE_OP_COUNT
 } te_op;
 
@@ -268,6 +283,36 @@ te_tensor *te_lora(te_ctx *ctx, te_tensor *y, te_tensor *x, te_tensor *a, te_ten
 
 /* Same data under other dimensions; one of them may be -1. No copy. */
 te_tensor *te_reshape(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape);
+
+te_tensor *te_sigmoid(te_ctx *ctx, te_tensor *x);
+te_tensor *te_tanh(te_ctx *ctx, te_tensor *x);
+te_tensor *te_exp(te_ctx *ctx, te_tensor *x);
+te_tensor *te_log(te_ctx *ctx, te_tensor *x);
+te_tensor *te_clip(te_ctx *ctx, te_tensor *x, double low, double high);
+te_tensor *te_minimum(te_ctx *ctx, te_tensor *a, te_tensor *b);
+te_tensor *te_geglu(te_ctx *ctx, te_tensor *a, te_tensor *b); /* gelu(a) * b, one shape */
+te_tensor *te_log_softmax(te_ctx *ctx, te_tensor *x);         /* over the last dimension */
+
+/* In training sets elements to zero with probability p and divides the others by 1 - p; in
+ * evaluation the result is x. */
+te_tensor *te_dropout(te_ctx *ctx, te_tensor *x, double p);
+
+/* Copies: `length` elements of a dimension from `start`; parts joined along a dimension (1 to
+ * TE_MAX_INPUTS); two dimensions exchanged. A negative dimension counts from the end. */
+te_tensor *te_slice(te_ctx *ctx, te_tensor *x, int dim, int64_t start, int64_t length);
+te_tensor *te_concat(te_ctx *ctx, int count, te_tensor *const *parts, int dim);
+te_tensor *te_transpose(te_ctx *ctx, te_tensor *x, int first, int second);
+
+/* Largest over time.  [..., time, width] -> [..., width] */
+te_tensor *te_max_pool(te_ctx *ctx, te_tensor *x);
+
+/* One element of each row.  x [..., n], index int32 [...] -> [...] */
+te_tensor *te_gather(te_ctx *ctx, te_tensor *x, te_tensor *index);
+
+/* Convolution over time with zeros around.  x [..., time, in], w [out, kernel, in], b [out] or NULL
+ * -> [..., (time + left + right - kernel) / stride + 1, out] */
+te_tensor *te_conv1d(te_ctx *ctx, te_tensor *x, te_tensor *w, te_tensor *b, int64_t stride,
+                     int64_t left, int64_t right);
 
 /* Mean negative log-likelihood over the labels that are not ignore_index (use -1 where none is
  * ignored); 0 when all are.  logits [..., classes], labels int32 [...] -> scalar */

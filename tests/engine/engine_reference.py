@@ -91,3 +91,11 @@ def cross_entropy(logits, labels, ignore_index):
 
 def lora(y, x, a, b, scale):
     return y + scale * (x @ a.T) @ b.T
+
+
+def conv1d(x, w, b, stride, left, right):
+    kernel = w.shape[1]
+    x = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(left, right), (0, 0)])
+    starts = range(0, x.shape[-2] - kernel + 1, stride)
+    windows = np.stack([x[..., t : t + kernel, :] for t in starts], axis=-3)
+    return np.einsum("...tkc,okc->...to", windows, w) + b

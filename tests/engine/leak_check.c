@@ -35,10 +35,18 @@ static te_tensor *forward(te_ctx *ctx, te_tensor **all, int *n, te_tensor *ids, 
     h = te_lora(ctx, h, x, DRAW(2, 8), DRAW(8, 2), 0.5);
     h = te_swiglu(ctx, te_gelu(ctx, h), te_silu(ctx, te_relu(ctx, h)));
     h = te_add(ctx, h, te_mul(ctx, te_scale(ctx, x, 0.5), bias));
+    h = te_conv1d(ctx, te_dropout(ctx, h, 0.5), DRAW(8, 2, 8), DRAW(8), 1, 1, 0);
+    te_tensor *half = te_tanh(ctx, te_slice(ctx, h, -1, 0, 4));
+    h = te_concat(ctx, 2, (te_tensor *[]){half, te_sigmoid(ctx, half)}, -1);
+    h = te_geglu(ctx, h, te_minimum(ctx, h, te_clip(ctx, x, -1, 1)));
     te_tensor *flat = te_reshape(ctx, h, 2, (int64_t[]){-1, 8});
     te_tensor *fit = te_mse(ctx, te_softmax(ctx, flat), te_reshape(ctx, x, 2, (int64_t[]){6, 8}));
-    te_tensor *logits = te_mean_pool(ctx, h);
+    te_tensor *logits = te_add(ctx, te_mean_pool(ctx, h), te_max_pool(ctx, h));
+    te_tensor *picked = te_gather(ctx, te_log_softmax(ctx, logits), labels);
+    te_tensor *turned = te_transpose(ctx, te_reshape(ctx, picked, 2, (int64_t[]){1, 2}), 0, 1);
+    picked = te_reshape(ctx, te_mean_pool(ctx, te_log(ctx, te_exp(ctx, turned))), 0, NULL);
     *n = count;
+    fit = te_add(ctx, fit, picked);
     return te_add(ctx, te_cross_entropy(ctx, logits, labels, -1), fit);
 }
 

@@ -117,11 +117,72 @@ def pair_cases():
             lambda a, b: a * ref.sigmoid(a) * b,
         )
         yield Case(
+            f"geglu-{shape}",
+            [shape, shape],
+            lambda e, t: e.op("geglu", *t),
+            lambda a, b: ref.gelu(a) * b,
+        )
+        yield Case(f"minimum-{shape}", [shape, shape], lambda e, t: e.op("minimum", *t), np.minimum)
+        yield Case(
             f"mse-{shape}",
             [shape, shape],
             lambda e, t: e.op("mse", *t),
             lambda a, b: ((a - b) ** 2).mean(),
         )
+
+
+def shape_cases():
+    x = (2, 3, 5)
+    for dim, start, length in [(0, 1, 1), (1, 0, 2), (-1, 2, 3), (2, 1, 0)]:
+        yield Case(
+            f"slice-{dim}-{start}-{length}",
+            [x],
+            lambda e, t, a=(dim, start, length): e.op("slice", t[0], *a),
+            lambda x, d=dim, s=start, n=length: np.take(x, range(s, s + n), axis=d),
+        )
+    for a, b in [(0, 1), (2, 0), (-1, -2)]:
+        yield Case(
+            f"transpose-{a}-{b}",
+            [x],
+            lambda e, t, a=a, b=b: e.op("transpose", t[0], a, b),
+            lambda x, a=a, b=b: np.swapaxes(x, a, b),
+        )
+    for dim, other in [(0, (1, 3, 5)), (1, (2, 1, 5)), (-1, (2, 3, 18))]:
+        yield Case(
+            f"concat-{dim}",
+            [x, other],
+            lambda e, t, d=dim: e.op("concat", 3, [t[0], t[1], t[0]], d),
+            lambda x, y, d=dim: np.concatenate([x, y, x], d),
+        )
+    index = np.array([[0, 4, 4], [1, 0, 2]], np.int32)
+    yield Case(
+        "gather",
+        [x],
+        lambda e, t: e.op("gather", t[0], e.tensor(index)),
+        lambda x: np.take_along_axis(x, index[..., None], -1)[..., 0],
+    )
+
+
+def conv_cases():
+    for time, n_in, n_out, kernel, stride, left, right in [
+        (1, 1, 1, 1, 1, 0, 0),
+        (9, 3, 5, 3, 2, 0, 0),
+        (7, 2, 17, 4, 1, 3, 0),
+        (8, 5, 2, 3, 3, 1, 2),
+    ]:
+        settings = (stride, left, right)
+        yield Case(
+            f"conv1d-{time}-{kernel}-{stride}-{left}-{right}",
+            [(2, time, n_in), (n_out, kernel, n_in), (n_out,)],
+            lambda e, t, s=settings: e.op("conv1d", *t, *s),
+            lambda x, w, b, s=settings: ref.conv1d(x, w, b, *s),
+        )
+    yield Case(
+        "conv1d-without-bias",
+        [(5, 2), (3, 2, 2)],
+        lambda e, t: e.op("conv1d", *t, None, 1, 0, 0),
+        lambda x, w: ref.conv1d(x, w, 0, 1, 0, 0),
+    )
 
 
 LABELS = np.array([[2, 0, -1], [4, 4, 1]], np.int32)
@@ -148,6 +209,14 @@ def other_cases():
         lambda x: x[IDS],
     )
     yield Case("mean_pool", [(2, 5, 9)], lambda e, t: e.op("mean_pool", t[0]), lambda x: x.mean(-2))
+    yield Case("max_pool", [(2, 5, 9)], lambda e, t: e.op("max_pool", t[0]), lambda x: x.max(-2))
+    yield Case(
+        "clip",
+        [(3, 19)],
+        lambda e, t: e.op("clip", t[0], -0.5, 1.0),
+        lambda x: np.clip(x, -0.5, 1.0),
+    )
+    yield Case("log", [(3, 19)], lambda e, t: e.op("log", e.op("exp", t[0])), lambda x: x)
     yield Case("scale", [(2, 9)], lambda e, t: e.op("scale", t[0], -0.3), lambda x: -0.3 * x)
     yield Case(
         "reshape",
@@ -181,6 +250,12 @@ CASES = [
     *unary("gelu", ref.gelu),
     *unary("relu", lambda x: np.maximum(x, 0)),
     *unary("softmax", ref.softmax),
+    *unary("sigmoid", ref.sigmoid),
+    *unary("tanh", np.tanh),
+    *unary("exp", np.exp),
+    *unary("log_softmax", lambda x: np.log(ref.softmax(x))),
+    *shape_cases(),
+    *conv_cases(),
     *other_cases(),
 ]
 by_name = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
@@ -236,3 +311,16 @@ def test_gradients_are_added_to_those_that_are_there(engine, case):
         passes.append([engine.grad(t).copy() for t in tensors])
     for first, both in zip(*passes, strict=True):
         np.testing.assert_allclose(both, 2 * first, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_keeps_the_expected_share_and_scales_it(engine):
+    e = engine
+    x = e.tensor(np.full(10_000, 3.0), grad=True)
+    y = e.op("dropout", x, 0.25)
+    kept = e.values(y) != 0
+    assert kept.mean() == pytest.approx(0.75, abs=0.02)
+    np.testing.assert_allclose(e.values(y)[kept], 4.0)
+    e.backward(y, np.ones(10_000))
+    np.testing.assert_allclose(e.grad(x), np.where(kept, 4 / 3, 0))
+    e.lib.te_set_training(e.ctx, 0)
+    assert e.op("dropout", x, 0.25) == x

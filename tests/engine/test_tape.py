@@ -240,6 +240,20 @@ REFUSALS = [
         "lora",
     ),
     ("mse", lambda e: (zeros(e, 0), zeros(e, 0)), "mse"),
+    ("slice", lambda e: (zeros(e, 2, 3), 1, 2, 2), r"slice: 2 elements from 2 .* of \[2, 3\]"),
+    ("slice", lambda e: (zeros(e, 2, 3), 2, 0, 1), r"slice: there is no dimension 2 in \[2, 3\]"),
+    ("transpose", lambda e: (zeros(e, 2, 3), 1, -1), "transpose: dimension 1 is named twice"),
+    ("concat", lambda e: (2, [zeros(e, 2, 3), zeros(e, 2, 2)], 0), r"\[2, 2\] do not fit"),
+    ("concat", lambda e: (9, [zeros(e, 1)] * 9, 0), "concat: 9 parts, 1 to 8"),
+    ("gather", lambda e: (zeros(e, 1, 3), e.tensor([3])), "gather: index 3 at position 0, 0 to 2"),
+    (
+        "conv1d",
+        lambda e: (zeros(e, 2, 3), zeros(e, 1, 3, 3), None, 1, 0, 0),
+        "longer than the time",
+    ),
+    ("conv1d", lambda e: (zeros(e, 2, 3), zeros(e, 1, 1, 3), None, 0, 0, 0), "stride 0 must be"),
+    ("clip", lambda e: (zeros(e, 2), 1.0, 0.0), "clip: low 1 must not exceed high 0"),
+    ("dropout", lambda e: (zeros(e, 2), 1.0), "dropout: p 1 must be"),
 ]
 
 
