@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .common import JsonOption, emit, example, say
-from .pack import facts, show_blob
+from .pack import facts, fit, show_blob
 
 if TYPE_CHECKING:
     from ternio.blob import Blob
+    from ternio.compile import Part
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +35,8 @@ def inspect(
     if programs and model.adapt is not None:
         listings["adapt"] = disassemble(model, model.adapt)
     if as_json:
-        emit({**facts(model), **_details(model), "boards": _boards(model), "programs": listings})
+        boards = {name: fit(parts) for name, parts in _accounts(model).items()}
+        emit({**facts(model), **_details(model), "boards": boards, "programs": listings})
         return
     show_blob(model)
     say(f"digest  {model.digest.hex()}")
@@ -55,15 +57,12 @@ def _details(blob: Blob) -> dict[str, Any]:
     return {"sections": sections, "tensors": tensors, "meta": blob.meta}
 
 
-def _boards(blob: Blob) -> dict[str, dict[str, int]]:
-    """Per board the parts that are too large, with the bytes that are too many; empty: it fits."""
+def _accounts(blob: Blob) -> dict[str, list[Part]]:
+    """The account of each known board."""
     from ternio.boards import board_names, load_board
     from ternio.compile import account
 
-    accounts = {name: account(blob, load_board(name)) for name in board_names()}
-    return {
-        board: {p.name: p.missing for p in parts if p.missing} for board, parts in accounts.items()
-    }
+    return {name: account(blob, load_board(name)) for name in board_names()}
 
 
 def _print_tables(blob: Blob) -> None:
@@ -73,7 +72,7 @@ def _print_tables(blob: Blob) -> None:
     console = Console()
     sections = Table("section", box=None, pad_edge=False)
     tensors = Table("tensor", "dtype", "shape", box=None, pad_edge=False)
-    boards = Table("board", "fits (or bytes too many)", box=None, pad_edge=False)
+    boards = Table("board", "fits", box=None, pad_edge=False)
     for table, titles in ((sections, ("bytes", "count")), (tensors, ("bytes",))):
         for title in titles:
             table.add_column(title, justify="right")
@@ -81,9 +80,16 @@ def _print_tables(blob: Blob) -> None:
         sections.add_row(kind, str(len(content)), str(count))
     for t in blob.tensors:
         tensors.add_row(t.name, t.dtype, f"{t.rows} x {t.cols}", str(len(t.data)))
-    for name, missing in _boards(blob).items():
-        over = ", ".join(f"{part} +{size}" for part, size in missing.items())
-        boards.add_row(name, f"no: {over}" if over else "yes")
+    limited: dict[str, None] = {}
+    accounts = _accounts(blob)
+    for parts in accounts.values():
+        limited |= dict.fromkeys(p.name for p in parts if p.has is not None)
+    for name in limited:
+        boards.add_column(name, justify="right")
+    for board, parts in accounts.items():
+        sizes = {p.name: f"{p.needs}/{p.has}" for p in parts}
+        fits = "no" if any(p.missing for p in parts) else "yes"
+        boards.add_row(board, fits, *(sizes[name] for name in limited))
     for table in (sections, tensors, boards):
         console.print()
         console.print(table)

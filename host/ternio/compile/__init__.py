@@ -1,4 +1,13 @@
-"""The compiler: a model's forward, recorded on the engine's tape, becomes programs for a board."""
+"""The compiler: a model's forward, recorded on the engine's tape, becomes programs for a board.
+
+trace    tape -> graph of values that are one row per time step, or one vector
+stages   the graph is cut into loops over rows; only what crosses a cut is a full block
+scope    forward instructions of a loop body; `backward` its gradients, for adapters only
+program  what is kept and what is recomputed is tried out; the smallest plan wins
+plan     arena offsets by liveness
+pack     tensors, adapters, programs and descriptions become a blob
+fit      a board's flash and RAM against what the blob takes
+"""
 
 from __future__ import annotations
 

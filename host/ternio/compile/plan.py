@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -137,21 +138,20 @@ def _finished_blocks(timeline: Timeline, at: int, new: Buffer) -> list[Buffer]:
 
 def place(order: list[_Life], fixed: dict[Buffer, int]) -> tuple[dict[Buffer, int], int]:
     """First fit in the given order: (offset of each buffer, bytes in all)."""
-    placed = [(fixed[x.members[0]], x) for x in order if x.members[0] in fixed]
-    placed.sort(key=lambda p: p[0])
-    top = max((offset + align16(x.bytes) for offset, x in placed), default=0)
-    for life in order:
-        if life.members[0] in fixed:
-            continue
-        offset, size = 0, align16(life.bytes)
-        for other_offset, other in placed:
-            overlap = life.start <= other.end and other.start <= life.end
-            if overlap and offset + size > other_offset:
-                offset = max(offset, other_offset + align16(other.bytes))
-        placed.append((offset, life))
-        placed.sort(key=lambda p: p[0])
-        top = max(top, offset + size)
-    return {member: offset for offset, life in placed for member in life.members}, top
+    placed: list[tuple[int, int, int, int]] = []  # offset, end, first and last instruction
+    offsets: dict[Buffer, int] = {}
+    for life in sorted(order, key=lambda x: x.members[0] not in fixed):
+        size = align16(life.bytes)
+        offset = fixed.get(life.members[0])
+        if offset is None:
+            offset = 0
+            for other, end, first, last in placed:
+                in_the_way = first <= life.end and life.start <= last
+                if in_the_way and other < offset + size and offset < end:
+                    offset = end
+        insort(placed, (offset, offset + size, life.start, life.end))
+        offsets.update(dict.fromkeys(life.members, offset))
+    return offsets, max((end for _, end, _, _ in placed), default=0)
 
 
 def plan_memory(
