@@ -1,0 +1,165 @@
+"""The whole road with a user's own table: train, pack, flash, infer, monitor, adapt, adapter. No
+code written.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+from road_user import CLASSES, write_examples
+from ternio.blob import Blob
+
+
+def test_the_road(user, board):
+    user.real = board == "native"
+    flashed = user.json("flash", "mine.tern", "--board", board)
+    assert flashed["how"] == ("sent" if board == "native" else "built")
+    assert flashed["model"] == "train" and flashed["board"] == board
+    assert user.json("flash", "mine.tern", "--board", board)["how"] == "kept"
+    (running,) = user.json("boards")["running"]
+    assert (running["board"], running["port"]) == (board, flashed["port"])
+
+    whole = user.json("infer", "test.csv", "--all", "--native")
+    assert whole["accuracy"] >= 0.9 and whole["equals_native"] == 12
+    one = user.json("infer", "test.csv", "--index", 5, "--native")
+    here = user.json("infer", "test.csv", "--index", 5, "--model", "mine.tern")
+    assert one["logits"] == here["logits"] and one["class"] == here["class"]
+    assert one["label"] == "shake" and one["equals_native"]
+
+    # Another mounting: two channels change sign, the model fails, the board learns.
+    turned = ("--gain", "-1,-1,1")
+    before = user.json("infer", "test.csv", "--all", *turned)
+    learnt = user.json("adapt", "train.csv", *turned, "--steps", 60, "--lr", 0.01, "--seed", 2)
+    assert learnt["total_steps"] == 60 and learnt["saved"] and len(learnt["loss"]) == 60
+    after = user.json("infer", "test.csv", "--all", "--native", *turned)
+    assert after["accuracy"] >= max(0.75, before["accuracy"])
+    adapted = user.json("infer", "test.csv", "--index", 5)
+
+    pulled = user.json("adapter", "pull", "-o", "mine.tadp")
+    assert pulled["bytes"] == (user.folder / "mine.tadp").stat().st_size > 64
+    assert user.json("adapter", "reset")["adapter"] == "none"
+    assert user.json("infer", "test.csv", "--index", 5)["logits"] == one["logits"]
+    pushed = user.json("adapter", "push", "mine.tadp")
+    assert (pushed["adapter"], pushed["steps"]) == ("attached", 60)
+    assert user.json("infer", "test.csv", "--index", 5)["logits"] == adapted["logits"]
+
+    user.run("adapter", "merge", "mine.tern", "mine.tadp", "-o", "merged.tern")
+    merged = user.json("infer", "test.csv", "--index", 5, "--model", "merged.tern")
+    assert merged["logits"] == adapted["logits"] != one["logits"]
+
+    sent = user.json("flash", "merged.tern", "--board", board)
+    assert sent["how"] == "sent" and sent["digest"] != flashed["digest"]
+    assert user.json("infer", "test.csv", "--index", 5)["logits"] == adapted["logits"]
+    assert user.run("boards", "stop").stdout == f"stopped {board}\n"
+    assert user.json("boards")["running"] == []
+
+
+def test_what_people_read(user):
+    """The same commands without --json say what they did in a few lines."""
+    flashed = user.run("flash", "mine.tern", "--board", "native").stdout
+    assert "sent mine.tern" in flashed and "next: ternio infer" in flashed
+    one = user.run("infer", "test.csv", "--native").stdout.splitlines()
+    assert one[0].startswith("test.csv:2 (labelled idle): ") and " us" in one[0]
+    assert one[1].startswith("logits: idle ") and "bit for bit" in one[2]
+    table = user.run("infer", "test.csv", "--all").stdout
+    assert "accuracy " in table and all(label in table for label in CLASSES)
+    assert "adapter stored" in user.run("adapt", "train.csv", "--steps", 5).stdout
+    boards = user.run("boards").stdout
+    assert "running: virtual board native on /dev/" in boards and "model train" in boards
+
+
+def test_monitor(user):
+    user.run("flash", "mine.tern", "--board", "native")
+    feed = ("monitor", "--feed", "test.csv", "--interval", 0)
+    lines = user.run(*feed, "--json", "--count", 5).stdout.splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [event["event"] for event in events] == ["infer"] * 5
+    assert events[0]["class"] == user.json("infer", "test.csv")["class"]
+    assert user.run(*feed, "--count", 2).stdout.count("infer  ") == 2
+    assert user.run("monitor", "--seconds", 0.3).stdout == ""
+    watching = user.start(*feed, "--json")
+    assert json.loads(watching.stdout.readline())["event"] == "infer"
+    watching.send_signal(signal.SIGINT)
+    _, err = watching.communicate(timeout=20)
+    assert (watching.returncode, err) == (0, "")
+    time.sleep(0.1)
+    assert user.json("infer", "test.csv")["p"] > 0
+
+
+def test_a_busy_port_is_said(user):
+    user.run("flash", "mine.tern", "--board", "native")
+    watching = user.start("monitor", "--feed", "test.csv", "--json")
+    watching.stdout.readline()
+    assert "in use by another program" in user.refused("infer", "test.csv")
+    watching.send_signal(signal.SIGINT)
+    watching.communicate(timeout=20)
+
+
+def test_bad_models_never_reach_a_board(user):
+    user.run("flash", "mine.tern", "--board", "native")
+    good = user.json("infer", "test.csv")["logits"]
+    whole = (user.folder / "mine.tern").read_bytes()
+    for name, data in {
+        "cut.tern": whole[:-16],
+        "flipped.tern": whole[:400] + bytes([whole[400] ^ 1]) + whole[401:],
+        "empty.tern": b"",
+        "text.tern": b"not a model",
+    }.items():
+        (user.folder / name).write_bytes(data)
+        user.refused("flash", name, "--board", "native")
+        user.refused("infer", "test.csv", "--model", name)
+        user.refused("adapter", "merge", name, name, "-o", "out.tern")
+    (user.folder / "wrong.tadp").write_bytes(b"TADP" + bytes(200))
+    user.refused("adapter", "push", "wrong.tadp")
+    assert not (user.folder / "out.tern").exists()
+    assert user.json("infer", "test.csv")["logits"] == good
+
+
+def test_a_model_too_large_for_a_board_says_by_how_much(user):
+    large = ("--width", 128, "--layers", 3, "--heads", 4, "--ffn", 256, "--steps", 1)
+    user.run("train", "train.csv", "-o", "large.ckpt", *large)
+    user.run("pack", "large.ckpt", "-o", "large.tern")
+    done = user.run("pack", "large.ckpt", "-o", "small.tern", "--board", "microbit", status=2)
+    assert done.stderr.startswith("error: ") and "bytes" in done.stderr
+    assert not (user.folder / "small.tern").exists()
+    assert "bytes" in user.refused("flash", "large.tern", "--board", "microbit", status=2)
+
+
+def test_data_that_does_not_fit_the_model(user):
+    user.run("flash", "mine.tern", "--board", "native")
+    write_examples(user.folder / "two.csv", 2, 0, channels=("a", "b"))
+    assert "2 channels, the model has 3" in user.refused("infer", "two.csv")
+    text = (user.folder / "test.csv").read_text()
+    (user.folder / "unknown.csv").write_text(text.replace(",turn,", ",spin,"))
+    assert "no class 'spin'" in user.refused("infer", "unknown.csv")
+    (user.folder / "gap.csv").write_text(text.replace("\n0,idle,", "\n0,idle,NaN,", 1)[:-1] + "\n")
+    assert "gap.csv" in user.refused("infer", "gap.csv")
+    (user.folder / "empty.csv").write_text("")
+    assert "empty" in user.refused("adapt", "empty.csv")
+    assert "--index 99" in user.refused("infer", "test.csv", "--index", 99)
+    write_examples(user.folder / "part.csv", 4, 1, classes=CLASSES[:2])
+    assert user.json("infer", "part.csv", "--all")["examples"] == 8
+
+
+def test_a_model_without_adaptation(user):
+    user.run("pack", "mine.ckpt", "-o", "fixed.tern", "--no-adapt")
+    assert Blob.decode((user.folder / "fixed.tern").read_bytes()).adapt is None
+    user.run("flash", "fixed.tern", "--board", "native")
+    assert user.json("infer", "test.csv", "--all", "--native")["equals_native"] == 12
+    assert "without adaptation" in user.refused("adapt", "train.csv")
+    user.refused("adapter", "pull")
+
+
+def test_a_board_without_a_model_says_so(user):
+    from ternio.boards import load_board
+    from ternio.firmware import pio
+    from ternio.link.virtual import VirtualBoards
+
+    virtual = VirtualBoards(user.folder.parent / "state" / "boards")
+    virtual.start(load_board("native"), pio.build_native())
+    for words in (["infer", "test.csv"], ["adapt", "train.csv"], ["adapter", "pull"]):
+        assert user.refused(*words)
+    assert "no model" in user.refused("infer", "test.csv")
+    assert "no model" in user.run("boards").stdout
