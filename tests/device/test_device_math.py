@@ -5,20 +5,18 @@ from __future__ import annotations
 import cffi
 import numpy as np
 import pytest
-from device_harness import compile_c
 
 RNG = np.random.default_rng(41)
 
 
 @pytest.fixture(scope="module")
-def functions(tmp_path_factory):
+def functions(library_path):
     ffi = cffi.FFI()
     ffi.cdef(
         "float tr_exp(float); float tr_log(float); float tr_tanh(float);"
         "void tr_sincos(float, float *, float *); float tr_sqrt_portable(float);"
     )
-    path = compile_c(tmp_path_factory.mktemp("math") / "libtr.so", "-O2", "-shared", "-fPIC")
-    library = ffi.dlopen(str(path))
+    library = ffi.dlopen(str(library_path))
 
     def sincos(x):
         out = ffi.new("float[2]")
