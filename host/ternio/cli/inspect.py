@@ -70,6 +70,7 @@ def _print_tables(blob: Blob) -> None:
     from rich.table import Table
 
     console = Console()
+    console.width = max(console.width, 100)  # figures are not to be cut
     sections = Table("section", box=None, pad_edge=False)
     tensors = Table("tensor", "dtype", "shape", box=None, pad_edge=False)
     boards = Table("board", "fits", box=None, pad_edge=False)
