@@ -6,6 +6,7 @@ library only.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import struct
 import zlib
@@ -14,6 +15,18 @@ from pathlib import Path
 SLOT_HEADER_BYTES = 64
 SLOT_MAGIC = b"TSLT"
 SLOT_KINDS = {"model": 1, "adapter": 2}
+
+# Sources of the PyPI package zcbor that the firmware uses. Release 0.9.1 reads float bits through
+# pointers of another type, which -O2 takes for undefined.
+ZCBOR_SOURCES = ("zcbor_common.c", "zcbor_decode.c", "zcbor_encode.c")
+ZCBOR_FLAGS = ("-fno-strict-aliasing", "-w")
+
+
+def zcbor_dir() -> Path | None:
+    """Where zcbor keeps its C sources (src/, include/), None when it is not installed; its Python
+    code is not run."""
+    spec = importlib.util.find_spec("zcbor")
+    return Path(spec.origin).parent if spec and spec.origin else None
 
 
 def load_manifest(path: Path) -> dict:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -16,10 +15,6 @@ import boardgen
 
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes"]
 FLOAT_RULES = ["-ffp-contract=off", "-fno-math-errno"]
-# zcbor 0.9.1 reads float bits through pointers of another type, which -O2 takes for undefined.
-ZCBOR_FLAGS = ["-fno-strict-aliasing", "-w"]
-ZCBOR_SOURCES = "+<zcbor_common.c> +<zcbor_decode.c> +<zcbor_encode.c>"
-
 # Object path in the build folder -> part of the size table, first match wins.
 PARTS = [
     ("runtime", r"/runtime(_asm)?/"),
@@ -33,14 +28,6 @@ PARTS = [
     ("model", r"/model_slot"),
     ("libc", r"\.a(\(|$)"),
 ]
-
-
-def zcbor_dir() -> Path:
-    """Where the PyPI package zcbor keeps its C sources; its Python code is not run."""
-    spec = importlib.util.find_spec("zcbor")
-    if spec is None or spec.origin is None:
-        raise SystemExit("error: the PyPI package zcbor is missing: pip install zcbor==0.9.1")
-    return Path(spec.origin).parent
 
 
 def configure(env, emulated: bool) -> None:
@@ -60,7 +47,9 @@ def configure(env, emulated: bool) -> None:
     boardgen.write_if_changed(generated / "memory.ld", boardgen.memory_ld(manifest).encode())
 
     core = manifest["ternio"]["cflags"]
-    zcbor = zcbor_dir()
+    zcbor = boardgen.zcbor_dir()
+    if zcbor is None:
+        raise SystemExit("error: the PyPI package zcbor is missing: pip install zcbor==0.9.1")
     runtime = project.parent / "device"
     env.Append(
         CPPPATH=[
@@ -84,8 +73,9 @@ def configure(env, emulated: bool) -> None:
     env.BuildSources("$BUILD_DIR/port", str(port))
     env.BuildSources("$BUILD_DIR/runtime", str(runtime / "src"), "+<**/*.c>")
     env.BuildSources("$BUILD_DIR/runtime_asm", str(runtime / "src"), "+<**/*.S>")
-    theirs = {"CCFLAGS": ["$CCFLAGS", *ZCBOR_FLAGS]}
-    for node in env.CollectBuildFiles("$BUILD_DIR/zcbor", str(zcbor / "src"), ZCBOR_SOURCES):
+    theirs = {"CCFLAGS": ["$CCFLAGS", *boardgen.ZCBOR_FLAGS]}
+    chosen = " ".join(f"+<{name}>" for name in boardgen.ZCBOR_SOURCES)
+    for node in env.CollectBuildFiles("$BUILD_DIR/zcbor", str(zcbor / "src"), chosen):
         env.Append(PIOBUILDFILES=[env.Object(node, **theirs)])
     add_model(env, generated)
 

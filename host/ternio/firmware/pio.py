@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -36,7 +37,6 @@ NATIVE_FLAGS = [
     "-Werror=implicit",
     "-ffp-contract=off",
 ]
-ZCBOR_FLAGS = ["-std=gnu11", "-O2", "-g", "-w", "-fno-strict-aliasing"]
 SANITIZE_FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -156,16 +156,16 @@ def _compile_native(compiler: str, extra: list[str], board: Board, program: Path
     firmware, device, zcbor = share_dir("firmware"), share_dir("device"), _zcbor_dir()
     work = program.parent
     work.mkdir(parents=True, exist_ok=True)
-    boardgen = _load_boardgen(firmware)
+    boardgen = _boardgen()
     config = boardgen.board_config("native", boardgen.load_manifest(board.path), emulated=True)
     boardgen.write_if_changed(work / "board_config.h", config.encode())
     folders = (work, firmware / "src", device / "include", zcbor / "include")
     include = [f"-I{folder}" for folder in folders]
     roots = (firmware / "src", firmware / "ports" / "native", device / "src")
     sources = [str(path) for root in roots for path in sorted(root.rglob("*.c"))]
-    theirs = [str(zcbor / "src" / f"zcbor_{part}.c") for part in ("common", "decode", "encode")]
+    theirs = [str(zcbor / "src" / name) for name in boardgen.ZCBOR_SOURCES]
     objects = [f"{Path(path).stem}.o" for path in theirs]
-    _cc([compiler, *ZCBOR_FLAGS, *extra, *include, "-c", *theirs], work)
+    _cc([compiler, *NATIVE_FLAGS, *boardgen.ZCBOR_FLAGS, *extra, *include, "-c", *theirs], work)
     unfinished = f"{program.name}.{os.getpid()}"
     _cc([compiler, *NATIVE_FLAGS, *extra, *include, *sources, *objects, "-o", unfinished], work)
     (work / unfinished).replace(program)
@@ -178,9 +178,10 @@ def _cc(command: list[str], folder: Path) -> None:
         raise BuildError(f"the native board does not compile: {errors[0].strip()}")
 
 
-def _load_boardgen(firmware: Path) -> ModuleType:
+@cache
+def _boardgen() -> ModuleType:
     """The generator of board_config.h, which the PlatformIO build uses as well."""
-    path = firmware / "platform" / "boardgen.py"
+    path = share_dir("firmware") / "platform" / "boardgen.py"
     spec = importlib.util.spec_from_file_location("ternio_boardgen", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -189,10 +190,10 @@ def _load_boardgen(firmware: Path) -> ModuleType:
 
 def _zcbor_dir() -> Path:
     """The PyPI package zcbor, which carries its C sources."""
-    spec = importlib.util.find_spec("zcbor")
-    if spec is None or spec.origin is None:
+    folder = _boardgen().zcbor_dir()
+    if folder is None:
         raise BuildError("the package zcbor is missing: pip install zcbor==0.9.1")
-    return Path(spec.origin).parent
+    return folder
 
 
 # ---- shared -----------------------------------------------------------------------------------
