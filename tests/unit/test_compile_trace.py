@@ -7,11 +7,12 @@ import pytest
 
 pytest.importorskip("ternio._engine")
 
+from compile_models import describe
 from ternio import functional as F
 from ternio import lora, nn
 from ternio.blob import AdapterFile
 from ternio.checkpoint import Checkpoint
-from ternio.compile import Options, pack_checkpoint
+from ternio.compile import Options, pack_checkpoint, pack_graph
 from ternio.compile.trace import engine_quantizer, trace
 from ternio.context import Context
 from ternio.data import InputDescription
@@ -184,9 +185,6 @@ def test_a_plain_network_without_time_is_lowered_too() -> None:
         def forward(self, x):
             flat = Tensor(np.asarray(x, np.float32)).reshape(len(x), 10)
             return self.head(self.hidden(flat).relu())
-
-    from compile_models import describe
-    from ternio.compile import pack_graph
 
     with Context(seed=2):
         graph = trace(Plain(), channels=2, length=5)
