@@ -1,6 +1,7 @@
-"""Checkpoints: one .npz file (no pickle) with a model, its labels, its input, and its training.
+"""Checkpoints: one .npz file (no pickle) with a model, what it was made for, and its training.
 
-The entry `checkpoint` is JSON; `param/NAME` are the parameters, `history/loss` the loss per step.
+The entry `checkpoint` is JSON; `param/NAME` are the parameters, `history/loss` the loss per step,
+`state/...` where the training stopped. Parameters alone also go to and from safetensors files.
 """
 
 from __future__ import annotations
@@ -16,39 +17,72 @@ from typing import Any
 
 import numpy as np
 
-from .data import InputDescription
+from .data import InputDescription, Vocabulary
 from .errors import DataError, ModelError
-from .models import Classifier, ClassifierConfig
+from .lora import has_factors
+from .models import (
+    Classifier,
+    ClassifierConfig,
+    LanguageModel,
+    LanguageModelConfig,
+    build,
+    config_from_dict,
+)
+from .train_state import TrainState
 
 FORMAT, VERSION = "ternio checkpoint", 1
 
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint file holds.
+    """What a checkpoint file holds: a classifier with labels and inputs, or a language model with
+    its vocabulary.
 
     Attributes:
         model: in evaluation mode; `model.config` describes it.
-        labels: class names, one per output.
-        inputs: channels, window and number range of the input.
+        labels: class names, one per output of a classifier.
+        inputs: channels, window and number range of a classifier's input.
         name: of the model, as a blob will carry it.
         loss: float32, per training step.
         report: few facts for people, which a blob carries too: data set, accuracy, seed.
         training: the settings it was trained with.
+        vocabulary: of a language model.
+        state: where its training stopped, to go on from; None once that is of no interest.
     """
 
-    model: Classifier
-    labels: tuple[str, ...]
-    inputs: InputDescription
-    name: str
+    model: Classifier | LanguageModel
+    labels: tuple[str, ...] = ()
+    inputs: InputDescription | None = None
+    name: str = "model"
     loss: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     report: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    vocabulary: Vocabulary | None = None
+    state: TrainState | None = None
 
     @property
-    def config(self) -> ClassifierConfig:
+    def config(self) -> ClassifierConfig | LanguageModelConfig:
         """The model's configuration."""
         return self.model.config
+
+    @property
+    def kind(self) -> str:
+        """The task it was trained for: "classify" or "lm"."""
+        return "classify" if isinstance(self.model, Classifier) else "lm"
+
+    @property
+    def classifier(self) -> Classifier:
+        """The model; ModelError when it is none."""
+        if not isinstance(self.model, Classifier):
+            raise ModelError(f"{self.name} is a language model; expected a classifier")
+        return self.model
+
+    @property
+    def language_model(self) -> LanguageModel:
+        """The model; ModelError when it is none."""
+        if not isinstance(self.model, LanguageModel):
+            raise ModelError(f"{self.name} is a classifier; expected a language model")
+        return self.model
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> int:
@@ -58,18 +92,28 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> int:
         its bytes.
     """
     path = Path(path)
-    about = {
+    if has_factors(checkpoint.model):
+        raise ModelError(
+            f"{path.name}: the model has LoRA factors; lora.save() them, lora.remove() them first"
+        )
+    about: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
+        "kind": checkpoint.kind,
         "name": checkpoint.name,
         "model": checkpoint.config.to_dict(),
-        "labels": list(checkpoint.labels),
-        "inputs": checkpoint.inputs.to_dict(),
         "report": checkpoint.report,
         "training": checkpoint.training,
     }
+    if checkpoint.inputs is not None:
+        about |= {"labels": list(checkpoint.labels), "inputs": checkpoint.inputs.to_dict()}
+    if checkpoint.vocabulary is not None:
+        about["vocabulary"] = checkpoint.vocabulary.to_dict()
     arrays = {f"param/{k}": v for k, v in checkpoint.model.state_dict().items()}
     arrays["history/loss"] = np.asarray(checkpoint.loss, dtype=np.float32)
+    if checkpoint.state is not None:
+        about["state"], kept = checkpoint.state.to_file()
+        arrays |= {f"state/{k}": v for k, v in kept.items()}
     arrays["checkpoint"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
     partial = path.with_name(path.name + ".partial")
     try:
@@ -91,32 +135,52 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     about, arrays = _read(path)
     try:
-        config = ClassifierConfig.from_dict(about["model"])
-        inputs = InputDescription.from_dict(about["inputs"])
-        labels = tuple(str(label) for label in about["labels"])
+        config = config_from_dict(about["model"])
+        described = _described(about, config)
         name = str(about["name"])
         report, training = dict(about["report"]), dict(about["training"])
-        if len(labels) != config.classes or len(set(labels)) != len(labels):
-            raise ModelError(f"{len(labels)} labels for {config.classes} outputs")
-        if (inputs.length, len(inputs.channels)) != (config.length, config.channels):
-            raise ModelError("the input description does not fit the model")
-        state = {k.removeprefix("param/"): v for k, v in arrays.items() if k.startswith("param/")}
+        state = _group(arrays, "param/")
         _check_size(config, state)
-        model = Classifier(config)
+        model = build(config)
         model.load_state_dict(state)
+        if "state" in about:
+            described["state"] = TrainState.from_file(about["state"], _group(arrays, "state/"))
     except (ModelError, DataError) as error:
         raise ModelError(f"{path.name}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path.name}: the checkpoint lacks or garbles {error}") from error
     loss = arrays.get("history/loss", np.zeros(0, np.float32))
     model.eval()
-    return Checkpoint(model, labels, inputs, name, loss, report, training)
+    return Checkpoint(model, name=name, loss=loss, report=report, training=training, **described)
 
 
-def _check_size(config: ClassifierConfig, state: dict[str, np.ndarray]) -> None:
+def _described(
+    about: dict[str, Any], config: ClassifierConfig | LanguageModelConfig
+) -> dict[str, Any]:
+    """What a checkpoint of a kind has beside the model, checked against its configuration."""
+    if isinstance(config, LanguageModelConfig):
+        vocabulary = Vocabulary.from_dict(about["vocabulary"])
+        if len(vocabulary) != config.vocabulary:
+            raise ModelError(f"a vocabulary of {len(vocabulary)} for {config.vocabulary} outputs")
+        return {"vocabulary": vocabulary}
+    inputs = InputDescription.from_dict(about["inputs"])
+    labels = tuple(str(label) for label in about["labels"])
+    if len(labels) != config.classes or len(set(labels)) != len(labels):
+        raise ModelError(f"{len(labels)} labels for {config.classes} outputs")
+    if (inputs.length, len(inputs.channels)) != (config.length, config.channels):
+        raise ModelError("the input description does not fit the model")
+    return {"inputs": inputs, "labels": labels}
+
+
+def _group(arrays: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
+    return {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
+
+
+def _check_size(
+    config: ClassifierConfig | LanguageModelConfig, state: dict[str, np.ndarray]
+) -> None:
     """Refuses a configuration much larger than its weights before memory is taken for it."""
-    blocks = config.layers * config.width * (2 * config.width + 3 * config.ffn)
-    if blocks > sum(math.prod(v.shape) for v in state.values()):
+    if config.block_weights > sum(math.prod(v.shape) for v in state.values()):
         raise ModelError("the configuration describes a larger model than the file holds")
 
 

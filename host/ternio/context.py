@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ._engine import ffi, lib
 from .errors import ModelError, TernioError
 
@@ -61,6 +63,18 @@ class Context:
     def seed(self, seed: int) -> None:
         """Restarts the generator."""
         lib.te_seed(self.pointer, seed)
+
+    @property
+    def generator_state(self) -> np.ndarray:
+        """uint64 [4]; set it to draw the same numbers again."""
+        state = np.empty(4, dtype=np.uint64)
+        lib.te_rng_state(self.pointer, ffi.from_buffer("uint64_t[]", state))
+        return state
+
+    @generator_state.setter
+    def generator_state(self, state: np.ndarray) -> None:
+        copy = np.array(state, dtype=np.uint64)
+        lib.te_rng_set_state(self.pointer, ffi.from_buffer("uint64_t[]", copy))
 
     def reset(self) -> None:
         """Forgets the recorded operations; tensors that Python still holds keep their values."""

@@ -66,7 +66,7 @@ def add(
     if not 1 <= rank <= 64:
         raise ModelError(f"LoRA rank {rank}; expected 1..64")
     patterns = tuple(targets)
-    if any(isinstance(m, LoRALinear) for _, m in model.named_modules()):
+    if has_factors(model):
         raise ModelError("the model has LoRA factors already; remove() them first")
     linear = [p for p, m in model.named_modules() if isinstance(m, (Linear, BitLinear))]
     chosen = [p for p in linear if any(_matches(p, t) for t in patterns)]
@@ -77,6 +77,11 @@ def add(
         owner, name = _owner(model, path)
         setattr(owner, name, LoRALinear(getattr(owner, name), rank, scale))
     return chosen
+
+
+def has_factors(model: Module) -> bool:
+    """Whether any layer has a side path."""
+    return any(isinstance(m, LoRALinear) for _, m in model.named_modules())
 
 
 def remove(model: Module) -> None:

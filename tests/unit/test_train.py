@@ -103,7 +103,7 @@ def test_evaluation_counts_by_class():
 
 
 def test_augmentation_is_small_and_can_be_switched_off():
-    from ternio.train import _augment
+    from ternio.train.classify import augment as _augment
 
     x = network_input(data.InputDescription.from_training(waves()), waves())
     rng = np.random.default_rng(0)

@@ -1,0 +1,330 @@
+"""The training loop of all tasks: updates, schedule, guard against NaN, validation, early stop, and
+a state that goes on to the bit where an interrupt left it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .. import optim
+from ..errors import ModelError
+from ..models import Transformer
+from ..tensor import Tensor
+from ..train_state import TrainState
+
+Progress = Callable[[int, int, float], None]
+"""Called after each step with the steps done, their total and the loss."""
+
+MOST_SKIPPED = 8  # updates in a row, before training gives up
+
+_Config = TypeVar("_Config", bound="LoopConfig")
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How to train, whatever the task.
+
+    Attributes:
+        steps: updates.
+        batch: examples per update and pass.
+        lr: highest rate.
+        warmup: updates with a rising rate.
+        weight_decay: for matrices.
+        clip: largest gradient norm.
+        seed: of parameters, batches and augmentation.
+        schedule: of the rate after the warm-up: one of optim.SCHEDULES.
+        floor: lowest rate, as a part of `lr`.
+        betas: decay of the optimiser's moments.
+        accumulate: passes whose gradients make one update.
+        loss_scale: factor of the loss, undone before the update; halved when a gradient overflows.
+        evaluate_every: steps between two validations, where there is something to validate on.
+        patience: validations without a better one before training stops; 0: it does not.
+    """
+
+    steps: int = 300
+    batch: int = 20
+    lr: float = 2e-3
+    warmup: int = 0
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    seed: int = 0
+    schedule: str = "cosine"
+    floor: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    accumulate: int = 1
+    loss_scale: float = 1.0
+    evaluate_every: int = 50
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        counts = {"steps": 1, "batch": 1, "warmup": 0, "seed": 0, "accumulate": 1}
+        for name, low in {**counts, "evaluate_every": 1, "patience": 0}.items():
+            if getattr(self, name) < low:
+                raise ModelError(f"{name} is {getattr(self, name)}; expected at least {low}")
+        for name in ("lr", "clip", "loss_scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ModelError(f"{name} is {getattr(self, name)}; expected a number above 0")
+        for name in ("weight_decay", "floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ModelError(f"{name} is {getattr(self, name)}; expected a number in 0..1")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ModelError(f"betas are {self.betas}; expected two numbers in 0..1")
+        if self.schedule not in optim.SCHEDULES:
+            names = ", ".join(optim.SCHEDULES)
+            raise ModelError(f"schedule {self.schedule!r}; expected one of {names}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "betas": list(self.betas)}
+
+    @classmethod
+    def from_dict(cls: type[_Config], values: dict[str, Any], **changes: Any) -> _Config:
+        """The reverse of to_dict, with some entries changed."""
+        known = {f.name for f in fields(cls)}
+        unknown = [name for name in values if name not in known]
+        if unknown:
+            raise ModelError(f"training setting {unknown[0]!r} is unknown to this version")
+        try:
+            config = cls(**{**values, "betas": tuple(values.get("betas", cls.betas))})
+            return replace(config, **changes)
+        except TypeError as error:
+            raise ModelError(f"training settings: {error}") from error
+
+
+@dataclass
+class FitResult:
+    """What a training did.
+
+    Attributes:
+        loss: of every step, those before an interrupt included; NaN where a step was skipped.
+        seconds: it took, this time.
+        interrupted: stopped by Ctrl-C before the last step.
+        skipped: updates that were left out because loss or gradient was not finite.
+        validation: (step, loss) of every validation.
+        best_step: after which the model is the one that validated best; 0 without patience.
+        stopped: the patience ran out before the last step.
+        state: to go on from.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    interrupted: bool = False
+    skipped: int = 0
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int = 0
+    stopped: bool = False
+    state: TrainState | None = None
+
+
+class Loop:
+    """One training of one model.
+
+    Args:
+        model: changed in place.
+        config: how to train.
+        draw: gives the loss of the next batch; all chance in it comes from the generator.
+        validate: the validation loss, lower is better.
+        order: arrays that `draw` changes and a continued training needs, e.g. the order of a pass.
+        state: where an earlier training stopped; the model has to be the one that stopped there.
+        progress: called after each step.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        config: LoopConfig,
+        draw: Callable[[np.random.Generator], Tensor],
+        *,
+        validate: Callable[[], float] | None = None,
+        order: dict[str, np.ndarray] | None = None,
+        state: TrainState | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.model, self.config, self.draw = model, config, draw
+        self.validate, self.progress = validate, progress
+        self.order = {} if order is None else order
+        self.rng = np.random.default_rng(config.seed)
+        self.optimizer = optim.AdamW(
+            model.parameters(), config.lr, config.betas, weight_decay=config.weight_decay
+        )
+        self.schedule = optim.SCHEDULES[config.schedule](
+            self.optimizer, config.steps, config.warmup, config.floor * config.lr
+        )
+        self.scale = optim.LossScale(config.loss_scale)
+        self.result = FitResult()
+        self.best: dict[str, np.ndarray] | None = None
+        self.best_loss, self.skipped_in_a_row = math.inf, 0
+        if state is not None:
+            self._restore(state)
+
+    def run(self) -> FitResult:
+        """Trains to the end, to Ctrl-C, or until the patience has run out."""
+        result, start = self.result, time.monotonic()
+        self.model.train()
+        last = self._snapshot()
+        try:
+            with interrupts_wait() as interrupted:
+                while len(result.loss) < self.config.steps and not self._out_of_patience():
+                    self._step()
+                    last = self._snapshot()
+                    if self.progress is not None:
+                        self.progress(len(result.loss), self.config.steps, result.loss[-1])
+                    if interrupted():
+                        raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            result.interrupted = True
+            self.model.context.reset()
+            self.optimizer.zero_grad()
+        finally:
+            self.model.eval()
+        result.seconds = time.monotonic() - start
+        result.stopped = len(result.loss) < self.config.steps and not result.interrupted
+        result.state = self._state(last)
+        if self.best is not None:
+            self.model.load_state_dict(self.best)
+        return result
+
+    # ---- One step -------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        """One update, or none where loss or gradient is not finite; then perhaps a validation."""
+        value, finite = self._accumulate()
+        result, optimizer, scale = self.result, self.optimizer, self.scale.value
+        what = "loss became " + str(value)
+        if finite:
+            finite = math.isfinite(optim.clip_grad_norm_(optimizer, self.config.clip * scale))
+            what = "gradient became infinite"
+        if finite:
+            if scale != 1.0:
+                optim.scale_grad_(optimizer, 1 / scale)
+            optimizer.step()
+            self.skipped_in_a_row = 0
+        else:
+            self.model.context.reset()
+            result.skipped += 1
+            self.skipped_in_a_row += 1
+        optimizer.zero_grad()
+        self.scale.update(finite)
+        self.schedule.step()
+        result.loss.append(value if finite else math.nan)
+        if self.skipped_in_a_row > MOST_SKIPPED:
+            step = len(result.loss)
+            raise ModelError(f"the {what} at step {step}; try a lower --lr")
+        steps = len(result.loss)
+        if self.validate and (
+            steps % self.config.evaluate_every == 0 or steps == self.config.steps
+        ):
+            self._validate(steps)
+
+    def _accumulate(self) -> tuple[float, bool]:
+        """Gradients of one update; the mean loss, and whether it is finite."""
+        parts = self.config.accumulate
+        factor, total = self.scale.value / parts, 0.0
+        for _ in range(parts):
+            loss = self.draw(self.rng)
+            value = loss.item()
+            total += value / parts
+            if not math.isfinite(value):
+                return value, False
+            (loss if factor == 1.0 else loss * factor).backward()
+        return total, True
+
+    def _validate(self, steps: int) -> None:
+        assert self.validate is not None
+        self.model.eval()
+        loss = self.validate()
+        self.model.train()
+        self.result.validation.append((steps, loss))
+        if self.config.patience and loss < self.best_loss:
+            self.best_loss, self.best = loss, self.model.state_dict()
+            self.result.best_step = steps
+
+    def _out_of_patience(self) -> bool:
+        later = [s for s, _ in self.result.validation if s > self.result.best_step]
+        return 0 < self.config.patience <= len(later)
+
+    # ---- State ----------------------------------------------------------------------------------
+
+    def _snapshot(self) -> dict[str, Any]:
+        """What chance and order were between two steps: an interrupt may come amid the next."""
+        return {
+            "generator": self.rng.bit_generator.state,
+            "engine_generator": self.model.context.generator_state,
+            "order": {name: value.copy() for name, value in self.order.items()},
+        }
+
+    def _state(self, last: dict[str, Any]) -> TrainState:
+        result = self.result
+        return TrainState(
+            optimizer=self.optimizer.state_dict(),
+            generator=last["generator"],
+            engine_generator=last["engine_generator"],
+            order=last["order"],
+            loss=list(result.loss),
+            validation=list(result.validation),
+            skipped=result.skipped,
+            loss_scale=self.scale.state(),
+            best_step=result.best_step,
+            parameters=None if self.best is None else self.model.state_dict(),
+        )
+
+    def _restore(self, state: TrainState) -> None:
+        """Goes back to where `state` was taken."""
+        if len(state.loss) >= self.config.steps:
+            raise ModelError(
+                f"{len(state.loss)} of {self.config.steps} steps are done; "
+                "a higher --steps trains on"
+            )
+        if state.order.keys() != self.order.keys():
+            raise ModelError("the training state belongs to another kind of data")
+        for name, value in state.order.items():
+            if value.shape != self.order[name].shape:
+                raise ModelError("the training state belongs to other data")
+            self.order[name][...] = value
+        if state.parameters is not None:
+            self.best = self.model.state_dict()
+            self.best_loss = dict(state.validation)[state.best_step]
+            self.model.load_state_dict(state.parameters)
+        self.optimizer.load_state_dict(state.optimizer)
+        self.schedule.go_to(len(state.loss))
+        try:
+            self.rng.bit_generator.state = state.generator
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"the training state's generator is garbled ({error})") from error
+        self.model.context.generator_state = state.engine_generator
+        self.scale.restore(state.loss_scale)
+        self.result = FitResult(
+            loss=list(state.loss),
+            validation=list(state.validation),
+            skipped=state.skipped,
+            best_step=state.best_step,
+        )
+
+
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C inside is noted and asked for by the function given; a second one acts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked: list[bool] = []
+
+    def note(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
