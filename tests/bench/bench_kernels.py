@@ -30,30 +30,29 @@ def write_weights(folder: Path, rows: int, cols: int) -> Path:
 
 
 def count_kernels(
-    machine: images.Machine, rows: int, cols: int, folder: Path, plugin: Path | None
+    counter: images.Counter, machine: images.Machine, rows: int, cols: int
 ) -> dict[str, float]:
     """Instructions per multiply-accumulate of every region on one machine and shape."""
-    weights = write_weights(folder, rows, cols)
+    weights = write_weights(counter.folder, rows, cols)
     sources = [*images.KERNEL_SOURCES, images.HERE / "kernel_bench.c", weights]
-    flags = [f"-DBENCH_ROWS={rows}", f"-DBENCH_COLS={cols}"] + (
-        [] if plugin else ["-DCOUNT_WITH_SYSTICK"]
-    )
-    elf = images.build_image(machine, sources, folder / f"{machine.name}.elf", flags)
-    _, counts = images.count_instructions(machine, elf, plugin)
+    flags = [f"-DBENCH_ROWS={rows}", f"-DBENCH_COLS={cols}"]
+    elf = counter.build(machine, sources, f"{machine.name}.elf", flags)
+    counts = counter.count(machine, elf)
     per_mac = [(count - counts[0]) / (rows * cols) for count in counts]
     return dict(zip(REGIONS[1:], per_mac[1:], strict=True))
 
 
 def board_table(folder: Path) -> None:
     """Prints core x kernel x shape."""
-    plugin = images.build_plugin(folder)
-    print("instructions per multiply-accumulate (rows x columns; -O2)")
+    counter = images.Counter(folder)
+    how = "counted by a QEMU plugin" if counter.exact else "from SysTick under -icount"
+    print(f"instructions per multiply-accumulate, rows x columns ({how}; gcc -O2)")
     print(f"{'core':<12}{'kernel':<22}" + "".join(f"{r}x{c}".rjust(10) for r, c in SHAPES))
     for machine in images.MACHINES.values():
-        results = [count_kernels(machine, *shape, folder, plugin) for shape in SHAPES]
+        results = [count_kernels(counter, machine, *shape) for shape in SHAPES]
         for region in REGIONS[1:]:
             cells = "".join(f"{result[region]:10.3f}" for result in results)
-            print(f"{machine.core:<12}{region:<22}{cells}")
+            print(f"{machine.core:<12}{region:<22}{cells}", flush=True)
 
 
 def main() -> None:

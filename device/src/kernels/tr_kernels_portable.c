@@ -76,7 +76,7 @@ void tr_kernel_transposed_portable(const uint8_t *panel, const tr_i16 *e, tr_i32
     }
 }
 
-#if defined(TR_KERNELS_PORTABLE) || defined(TR_KERNELS_AVX2)
+#if defined(TR_KERNELS_PORTABLE)
 
 void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows, uint32_t cols,
                        void *scratch) {
