@@ -138,6 +138,10 @@ TE_TABLE("portable", portable);
 TE_TABLE("avx2", avx2);
 #include "simd_end.h"
 
+#if defined(__OPTIMIZE__)
+/* Left out of builds without optimisation, where it would only cost compile time. */
+#define TE_WITH_AVX512
+
 /* A bit mask of the first n lanes. */
 #define TE_FIRST(n) ((1u << (n)) - 1)
 
@@ -170,6 +174,8 @@ TE_TABLE("avx512", avx512);
 static int te_has_avx512(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
 }
+#endif
+
 static int te_has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
@@ -178,8 +184,10 @@ static int te_has_avx2(void) {
 /* ---- Choice ---- */
 
 static const te_kernels *te_find_kernels(const char *name) {
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(TE_WITH_AVX512)
     if (!strcmp(name, "avx512") && te_has_avx512()) return &te_kernels_avx512;
+#endif
+#if defined(__x86_64__) && defined(__GNUC__)
     if (!strcmp(name, "avx2") && te_has_avx2()) return &te_kernels_avx2;
 #endif
     return strcmp(name, "portable") ? NULL : &te_kernels_portable;
