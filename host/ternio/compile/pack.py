@@ -121,10 +121,14 @@ def pack_checkpoint(checkpoint: Checkpoint, options: Options | None = None) -> B
         >>> open("motion.tern", "wb").write(blob.encode())            # doctest: +SKIP
     """
     from .. import __version__
+    from ..models import Classifier
     from .trace import engine_quantizer, trace
 
-    inputs, config = checkpoint.inputs, checkpoint.config
-    graph = trace(checkpoint.model, len(inputs.channels), inputs.length)
+    inputs, model = checkpoint.inputs, checkpoint.model
+    if inputs is None or not isinstance(model, Classifier):
+        raise CompileError(f"{checkpoint.name} is a language model; boards take classifiers so far")
+    config = model.config
+    graph = trace(model, len(inputs.channels), inputs.length)
     about = Description(
         name=checkpoint.name,
         labels=checkpoint.labels,
