@@ -106,6 +106,24 @@ def test_a_bad_file_leaves_the_old_model(client):
     assert "good" in client.reset()
 
 
+def test_every_damaged_header_field_is_refused(client):
+    """Also blobs cut short and blobs with bytes behind them; the old model goes on answering."""
+    good, x = blob("good"), window(36)
+    client.upload_model(good)
+    before = client.infer(x).logits.tobytes()
+    victim = blob("victim", seed=9)
+    damaged = [victim[:-16], victim + bytes(16), victim[:96]]
+    for offset in range(0, 0x60, 4):
+        changed = bytearray(victim)
+        changed[offset + 1] ^= 0x10
+        damaged.append(bytes(changed))
+    for data in damaged:
+        with pytest.raises(LinkError, match=r"group 64, code [1-9]\b|group 64, code 1\d"):
+            client.upload("/model", data)
+    assert client.info().model == "good"
+    assert client.infer(x).logits.tobytes() == before
+
+
 def test_a_model_too_large_for_the_arena_is_refused(client, board_name):
     if board_name == "native":
         pytest.skip("its arena takes what its slots take")
