@@ -13,7 +13,6 @@ from ternio.blob import Blob
 
 
 def test_the_road(user, board):
-    user.real = board == "native"
     flashed = user.json("flash", "mine.tern", "--board", board)
     assert flashed["how"] == ("sent" if board == "native" else "built")
     assert flashed["model"] == "train" and flashed["board"] == board
@@ -54,6 +53,15 @@ def test_the_road(user, board):
     assert user.json("infer", "test.csv", "--index", 5)["logits"] == adapted["logits"]
     assert user.run("boards", "stop").stdout == f"stopped {board}\n"
     assert user.json("boards")["running"] == []
+
+
+def test_the_installed_command(user):
+    """Boards outlive the commands that start and use them."""
+    user.real = True
+    flashed = user.json("flash", "mine.tern", "--board", "native")
+    assert user.json("infer", "test.csv", "--native", "--port", flashed["port"])["equals_native"]
+    assert user.run("boards", "stop").stdout == "stopped native\n"
+    assert "no port" in user.refused("infer", "test.csv", "--port", flashed["port"])
 
 
 def test_what_people_read(user):
