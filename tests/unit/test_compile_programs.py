@@ -226,6 +226,18 @@ def test_a_limit_buys_less_work() -> None:
     assert roomy.macs <= small.macs
 
 
+def test_ternary_weights_of_zeros_or_tiny_values_keep_their_meaning() -> None:
+    graph = transformer(replace(SHAPES[1], ternary=True))
+    graph.params["layers.0.q.weight"][:] = 0
+    graph.params["layers.0.o.weight"] *= np.float32(1e-6)
+    x = window(graph)
+    blob = pack(graph)
+    gamma = {t.name: t.gamma for t in blob.tensors}
+    assert 0 < gamma["layers.0.o"] < 1e-6
+    assert gamma["layers.0.q"] > 0
+    np.testing.assert_allclose(Machine(blob).infer(x), reference(graph, x), rtol=1e-6, atol=1e-7)
+
+
 def test_refusals_are_one_clear_line() -> None:
     graph = transformer(SHAPES[1])
     with pytest.raises(CompileError, match=r"no linear layer matches .*nothing.*the model has"):

@@ -159,7 +159,7 @@ def _check(graph: Graph, about: Description, options: Options) -> None:
     if not 1 <= options.rank <= 64:
         raise CompileError(f"adapter rank {options.rank}: 1 to 64 expected")
     if not 0 < len(about.name.encode()) < 32:
-        raise CompileError(f"model name {about.name!r}: 1 to 31 bytes expected")
+        raise CompileError(f"model name {about.name!r}: 1 to 31 bytes expected; see --name")
     widest = max(node.width for node in graph.nodes)
     if max(widest, graph.time) > 65535:
         raise CompileError(f"a width of {widest} or {graph.time} rows: at most 65535 expected")
