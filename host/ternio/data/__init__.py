@@ -5,14 +5,17 @@
 >>> inputs = data.InputDescription.from_training(sets.train)
 """
 
-from .corpus import Corpus, load_corpus, make_corpus, reference_text
+from .corpus import REFERENCE_TEXT, Corpus, load_corpus, make_corpus, reference_text
 from .dataset import Dataset, RawDataset
 from .inputs import InputDescription, from_int8, quantize_window, to_int8
 from .load import basic_motions, load, other_wrist, read
 from .prepare import Prepared, prepare
+from .vocabulary import KINDS as VOCABULARIES
 from .vocabulary import Vocabulary
 
 __all__ = [
+    "REFERENCE_TEXT",
+    "VOCABULARIES",
     "Corpus",
     "Dataset",
     "InputDescription",
