@@ -5,6 +5,7 @@ code written.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 
@@ -103,6 +104,17 @@ def test_a_busy_port_is_said(user):
     assert "in use by another program" in user.refused("infer", "test.csv")
     watching.send_signal(signal.SIGINT)
     watching.communicate(timeout=20)
+
+
+def test_a_board_that_dies_is_one_line(user):
+    user.run("flash", "mine.tern", "--board", "native")
+    watching = user.start("monitor", "--feed", "test.csv", "--interval", 0, "--json")
+    watching.stdout.readline()
+    os.kill(user.json("boards")["running"][0]["pid"], signal.SIGKILL)
+    _, err = watching.communicate(timeout=30)
+    assert watching.returncode == 1
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    assert "no board answers" in user.refused("infer", "test.csv")
 
 
 def test_bad_models_never_reach_a_board(user):
