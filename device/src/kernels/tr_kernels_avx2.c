@@ -221,6 +221,58 @@ AVX2 static void transposed_avx2(const uint8_t *panel, const tr_i16 *e, tr_i32 *
     store_field(acc + 3 * pitch, f3, b3, total, pitch);
 }
 
+/* ---- quantising ---- */
+
+AVX2 static float largest_avx2(const float *x, uint32_t n, float floor) {
+    const __m256i size = _mm256_set1_epi32(0x7FFFFFFF);
+    __m256i top = _mm256_set1_epi32((int32_t)tr_bits(floor)); /* sizes compare as integers */
+    int32_t lanes[8];
+    uint32_t k = 0, most = 0;
+    for (; k + 8 <= n; k += 8) top = _mm256_max_epi32(top, _mm256_and_si256(load(x + k), size));
+    _mm256_storeu_si256((__m256i *)(void *)lanes, top);
+    for (unsigned lane = 0; lane < 8; ++lane)
+        if ((uint32_t)lanes[lane] > most) most = (uint32_t)lanes[lane];
+    for (; k < n; ++k)
+        if ((tr_bits(x[k]) & 0x7FFFFFFFu) > most) most = tr_bits(x[k]) & 0x7FFFFFFFu;
+    return tr_from_bits(most);
+}
+
+/* tr_round_even of eight products; the low bytes are what counts. */
+AVX2 static inline __m256i round_8(const float *x, __m256 factor) {
+    __m256 sum = _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(x), factor), _mm256_set1_ps(12582912));
+    return _mm256_castps_si256(sum);
+}
+
+AVX2 static void quantize8_avx2(int8_t *q, const float *x, uint32_t n, float factor) {
+    const __m256 factors = _mm256_set1_ps(factor);
+    const __m256i byte = _mm256_set1_epi32(0xFF),
+                  in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    uint32_t k = 0;
+    for (; k + 32 <= n; k += 32) {
+        __m256i a = _mm256_and_si256(round_8(x + k, factors), byte);
+        __m256i b = _mm256_and_si256(round_8(x + k + 8, factors), byte);
+        __m256i c = _mm256_and_si256(round_8(x + k + 16, factors), byte);
+        __m256i d = _mm256_and_si256(round_8(x + k + 24, factors), byte);
+        __m256i packed = _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
+        packed = _mm256_permutevar8x32_epi32(packed, in_order);
+        _mm256_storeu_si256((__m256i *)(void *)(q + k), packed);
+    }
+    for (; k < n; ++k) q[k] = (int8_t)tr_round_even(x[k] * factor);
+}
+
+AVX2 static void quantize16_avx2(tr_i16 *q, const float *x, uint32_t n, float factor) {
+    const __m256 factors = _mm256_set1_ps(factor);
+    const __m256i half = _mm256_set1_epi32(0xFFFF);
+    uint32_t k = 0;
+    for (; k + 16 <= n; k += 16) {
+        __m256i a = _mm256_and_si256(round_8(x + k, factors), half);
+        __m256i b = _mm256_and_si256(round_8(x + k + 8, factors), half);
+        __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xD8);
+        _mm256_storeu_si256((__m256i *)(void *)(q + k), packed);
+    }
+    for (; k < n; ++k) q[k] = (int16_t)tr_round_even(x[k] * factor);
+}
+
 /* ---- choice ---- */
 
 static int has_avx2(void) {
@@ -241,6 +293,24 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
         transposed_avx2(panel, e, acc, rows8, pitch);
     else
         tr_kernel_transposed_portable(panel, e, acc, rows8, pitch, scratch);
+}
+
+float tr_kernel_largest(const float *x, uint32_t n, float floor) {
+    return has_avx2() ? largest_avx2(x, n, floor) : tr_kernel_largest_portable(x, n, floor);
+}
+
+void tr_kernel_quantize8(int8_t *q, const float *x, uint32_t n, float factor) {
+    if (has_avx2())
+        quantize8_avx2(q, x, n, factor);
+    else
+        tr_kernel_quantize8_portable(q, x, n, factor);
+}
+
+void tr_kernel_quantize16(tr_i16 *q, const float *x, uint32_t n, float factor) {
+    if (has_avx2())
+        quantize16_avx2(q, x, n, factor);
+    else
+        tr_kernel_quantize16_portable(q, x, n, factor);
 }
 
 #endif

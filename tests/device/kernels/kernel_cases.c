@@ -178,6 +178,40 @@ static void test_scale(uint32_t turn) {
     }
 }
 
+/* Quantising against the float operations: ties, neighbours of ties, zeros, denormal and tiny
+ * numbers, NaN; factors from usual to extreme. */
+static void test_quantize(uint32_t turn) {
+    enum { COUNT = 67 };
+    static float values[COUNT];
+    static int8_t q8[COUNT], expected8[COUNT];
+    static tr_i16 q16[COUNT], expected16[COUNT];
+    float bound = turn % 5 == 0
+                      ? 127.0f
+                      : tr_from_bits((20 + random_u32() % 210) << 23 | (random_u32() >> 9));
+    for (uint32_t k = 0; k < COUNT; ++k) {
+        int32_t step = (int32_t)(random_u32() % 509) - 254;
+        values[k] =
+            (float)step * (bound / 254.0f); /* at factor 1: halves, so every other is a tie */
+        if (k % 3 == 1) values[k] = tr_from_bits(tr_bits(values[k]) + random_u32() % 3 - 1);
+        if (k % 3 == 2) values[k] = (float)(int32_t)random_u32() / 2147483648.0f * bound;
+        if (k % 13 == 3) values[k] = tr_from_bits(random_u32() & 0x807FFFFFu);
+        if (!(values[k] <= bound && values[k] >= -bound)) values[k] = bound;
+    }
+    values[5] = -0.0f;
+    if (turn % 50 == 7) values[9] = tr_from_bits(0x7FC00000);
+    float largest = tr_kernel_largest(values, COUNT, 1e-30f);
+    if (!same_float(largest, tr_kernel_largest_portable(values, COUNT, 1e-30f)))
+        fail("largest", COUNT, 0, turn);
+    tr_kernel_quantize8(q8, values, COUNT, 127.0f / largest);
+    tr_kernel_quantize8_portable(expected8, values, COUNT, 127.0f / largest);
+    tr_kernel_quantize16(q16, values, COUNT, 32767.0f / largest);
+    tr_kernel_quantize16_portable(expected16, values, COUNT, 32767.0f / largest);
+    if (memcmp(q8, expected8, sizeof q8)) fail("quantize8", COUNT, tr_bits(bound), turn);
+    if (memcmp(q16, expected16, sizeof q16)) fail("quantize16", COUNT, tr_bits(bound), turn);
+    add_to_checksum(q8, sizeof q8);
+    add_to_checksum(q16, sizeof q16);
+}
+
 static int fits(uint32_t rows, uint32_t cols) {
     return (rows + 7) / 8 * 8 * ((cols + 15) / 16 * 4) <= WEIGHT_BYTES;
 }
@@ -200,8 +234,11 @@ int main(void) {
             test_transposed(shapes[k][0], shapes[k][1], pattern);
         }
     }
+    for (uint32_t turn = 0; turn < 400; ++turn) {
+        test_scale(turn);
+        test_quantize(turn);
+    }
     say_number("checksum ", checksum, "\n");
-    for (uint32_t turn = 0; turn < 400; ++turn) test_scale(turn);
     say(failures ? "failed\n" : "ok\n");
     return failures != 0;
 }
