@@ -46,6 +46,7 @@ class FakeBoard:
         self.stale: bytes = b""
         self.lose_upload_after: int | None = None
         self.mute = False
+        self.garbage: bytes | None = None
         self._master, self._slave = os.openpty()
         mode = termios.tcgetattr(self._slave)
         mode[0] = mode[1] = mode[3] = 0
@@ -116,6 +117,11 @@ class FakeBoard:
             self.write(self.stale)
             self.stale = b""
         if self.mute:
+            return
+        if self.garbage is not None:
+            size = len(self.garbage)
+            head = struct.pack(">BBHHBB", (op & 7) + 1 | op & 0x18, 0, size, group, seq, command)
+            self._send(head + self.garbage)
             return
         answer = self._answer(op & 7, group, command, request)
         if self.lose:
