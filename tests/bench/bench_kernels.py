@@ -7,11 +7,19 @@ the same image; on the host the peer is NumPy's float32 product.
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tempfile
+import time
 from pathlib import Path
 
-from insn import images, wu
+for _threads in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")  # read when NumPy is imported
 
+import numpy as np  # noqa: E402
+from insn import images, wu  # noqa: E402
+
+HOST_SIZES = [256, 1024, 4096]
 SHAPES = [(64, 64), (128, 128), (256, 256), (384, 128)]
 REGIONS = ["empty", "ternary to int8", "ternary to float", "transposed to float", "plain int8"]
 
@@ -55,6 +63,37 @@ def board_table(folder: Path) -> None:
             print(f"{machine.core:<12}{region:<22}{cells}", flush=True)
 
 
+def float32_us(size: int) -> float:
+    """Best time of NumPy's float32 matrix-vector product in microseconds."""
+    rng = np.random.default_rng(size)
+    matrix = rng.standard_normal((size, size), dtype=np.float32)
+    vector = rng.standard_normal(size, dtype=np.float32)
+    out = np.empty(size, np.float32)
+    repeats, best = 1 + 1_000_000 // size**2, float("inf")
+    for _ in range(200):
+        start = time.perf_counter()
+        for _ in range(repeats):
+            np.dot(matrix, vector, out=out)
+        best = min(best, (time.perf_counter() - start) / repeats)
+    return best * 1e6
+
+
+def host_table(folder: Path) -> None:
+    """Prints the times of a whole ternary layer on this computer, one thread, beside float32."""
+    program = folder / "host_bench"
+    sources = [path for path in images.KERNEL_SOURCES if path.suffix == ".c"]
+    sources.append(images.HERE / "host_bench.c")
+    command = ["gcc", "-std=c11", "-O2", "-ffp-contract=off", f"-I{images.ROOT / 'device/include'}"]
+    command += [f"-I{images.ROOT / 'device/src'}", *map(str, sources), "-o", str(program)]
+    subprocess.run(command, check=True)
+    print("host, one thread: microseconds of a layer (quantising, product, scaling), best of many")
+    print(f"{'size':<12}{'ternary':>10}{'float32':>10}{'ratio':>8}")
+    for size in HOST_SIZES:
+        done = subprocess.run([str(program), str(size)], capture_output=True, text=True, check=True)
+        ternary, single = float(done.stdout), float32_us(size)
+        print(f"{f'{size}x{size}':<12}{ternary:10.2f}{single:10.2f}{single / ternary:8.1f}")
+
+
 def main() -> None:
     """Prints the tables that this machine can measure."""
     missing = images.toolchain_missing()
@@ -63,6 +102,7 @@ def main() -> None:
             print(f"boards: skipped, {missing} is not on PATH")
         else:
             board_table(Path(folder))
+        host_table(Path(folder))
 
 
 if __name__ == "__main__":

@@ -26,13 +26,16 @@ static int8_t to_int8(int32_t sum) {
     return (int8_t)(scaled > 127 ? 127 : scaled < -128 ? -128 : scaled);
 }
 
-static void requantise(int8_t *out, const tr_i32 *acc, uint32_t n) {
+/* For the fastest code, as libraries are compiled; the kernels are compiled as the firmware is. */
+#define FASTEST __attribute__((noinline, optimize("O3")))
+
+FASTEST static void requantise(int8_t *out, const tr_i32 *acc, uint32_t n) {
     for (uint32_t k = 0; k < n; ++k) out[k] = to_int8(acc[k]);
 }
 
 /* The peer: weights of one byte, a multiplication each, as any C programmer writes it. */
-__attribute__((noinline)) static void int8_layer(const int8_t *w, const int8_t *in, int8_t *out,
-                                                 uint32_t rows, uint32_t cols) {
+FASTEST static void int8_layer(const int8_t *w, const int8_t *in, int8_t *out, uint32_t rows,
+                               uint32_t cols) {
     for (uint32_t r = 0; r < rows; ++r, w += cols) {
         int32_t sum = 0;
         for (uint32_t c = 0; c < cols; ++c) sum += w[c] * in[c];
