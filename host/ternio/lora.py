@@ -16,7 +16,6 @@ import fnmatch
 import hashlib
 import json
 import math
-import os
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 
 from . import functional as F
 from .errors import ModelError
+from .files import write_whole
 from .nn import BitLinear, Linear, Module, Parameter
 from .tensor import Tensor
 
@@ -175,15 +175,7 @@ def save(path: str | Path, model: Module) -> int:
     }
     arrays = {f"factor/{name}": value for name, value in state_dict(model).items()}
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ModelError(f"{path}: cannot be written ({error.strerror})") from error
-    return path.stat().st_size
+    return write_whole(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 def load(path: str | Path, model: Module) -> list[str]:

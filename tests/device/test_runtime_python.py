@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from device_example import example, windows
 from device_harness import Machine
+
 from ternio import runtime
 from ternio.errors import BlobError, DataError, RuntimeFault
 

@@ -10,6 +10,7 @@ import signal
 import time
 
 from road_user import CLASSES, write_examples
+
 from ternio.blob import Blob
 
 

@@ -12,6 +12,7 @@ from smpclient.generics import success
 from smpclient.requests.file_management import FileHashChecksum, FileStatus, FileUpload
 from smpclient.requests.os_management import MCUMgrParametersRead, OSApplicationInfoRead
 from smpclient.requests.statistics_management import GroupData, ListOfGroups
+
 from ternio.errors import LinkError
 from ternio.link.client import BoardClient
 from ternio.runtime import Model, Session

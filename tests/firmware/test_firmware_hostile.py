@@ -13,6 +13,7 @@ import subprocess
 import cbor2
 import pytest
 from firmware_boards import blob
+
 from ternio.firmware import pio
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+
 from ternio.errors import LinkError
 from ternio.link.client import BoardClient
 from ternio.link.teach import step_order, teach

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 from fakeboard import FakeBoard, model_file
+
 from ternio.errors import LinkError, ModelError
 from ternio.link import session
 from ternio.link.client import BoardClient, window_bytes

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from ternio.cli.examples import load_examples, parse_gain
 from ternio.errors import DataError
 from ternio.link.teach import choose_examples, step_order

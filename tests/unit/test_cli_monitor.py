@@ -6,6 +6,7 @@ import io
 from types import SimpleNamespace
 
 import pytest
+
 from ternio.cli.monitor import _State, describe, parse_event, sparkline
 
 INFER = {"event": "infer", "class": "walk", "index": 1, "p": 0.875, "us": 420}

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("ternio._engine")
 
+from typer.testing import CliRunner
+
 from ternio.blob import Blob, read_blob
 from ternio.boards import load_board
 from ternio.checkpoint import save_checkpoint
@@ -18,7 +20,6 @@ from ternio.compile import account, pack_checkpoint, require_fit
 from ternio.compile.fit import blob_parts
 from ternio.errors import FitError
 from test_compile_trace import CONFIGS, checkpoint_of
-from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 import ternio
 from ternio import lora, nn, optim
 from ternio.checkpoint import Checkpoint, save_checkpoint

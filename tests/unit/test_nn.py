@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+
 import ternio
 from ternio import functional as F
 from ternio import nn

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+
 from ternio import nn, optim
 from ternio.errors import ModelError
 from ternio.tensor import Tensor

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from ternio import data, lora, optim
 from ternio import functional as F
 from ternio.data import Dataset

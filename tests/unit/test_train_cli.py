@@ -7,9 +7,10 @@ import signal
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
+
 from ternio.checkpoint import load_checkpoint, save_checkpoint
 from ternio.cli import app
-from typer.testing import CliRunner
 
 QUICK = ["--steps", "40", "--width", "16", "--heads", "2", "--layers", "1", "--ffn", "16"]
 

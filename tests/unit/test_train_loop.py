@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+
 from ternio import data, manual_seed, optim
 from ternio import functional as F
 from ternio.checkpoint import load_checkpoint, save_checkpoint
