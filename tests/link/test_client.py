@@ -27,8 +27,8 @@ def test_info_completes_labels_that_did_not_fit_the_frame(fake):
     assert (info.board, info.model, info.firmware) == ("fake", "demo", "0.1.0")
     assert info.labels == ("sit", "walk", "run")
     assert info.input_scale.tolist() == [0.5, 1.0, 2.0]
-    assert info.digest == "12" * 32
-    assert (info.arena_bytes, info.slot_bytes, info.blob_bytes) == (1000, 8192, 4096)
+    assert info.digest == fake.model[16:48].hex()
+    assert (info.arena_bytes, info.slot_bytes, info.blob_bytes) == (1000, 16384, 4096)
 
 
 def test_info_without_a_model_says_why(fake):
@@ -137,8 +137,8 @@ def test_refused_upload_keeps_the_old_model(fake):
     with BoardClient(fake.port) as board:
         with pytest.raises(LinkError, match="CRC-32 wrong"):
             board.upload_model(b"\0" * 1000)
-        with pytest.raises(LinkError, match="the slot has 4096"):
-            board.upload_model(bytes(9000))
+        with pytest.raises(LinkError, match="the slot has 16384"):
+            board.upload_model(bytes(20000))
         with pytest.raises(LinkError, match="empty"):
             board.upload_model(b"")
     assert fake.model == old
