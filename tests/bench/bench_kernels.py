@@ -22,17 +22,21 @@ from insn import images, wu  # noqa: E402
 HOST_SIZES = [256, 1024, 4096]
 SHAPES = [(64, 64), (128, 128), (256, 256), (384, 128)]
 REGIONS = ["empty", "ternary to int8", "ternary to float", "transposed to float", "plain int8"]
+DSP_REGIONS = [*REGIONS, "ternary WD to float"]
 
 
 def write_weights(folder: Path, rows: int, cols: int) -> Path:
-    """Writes one random matrix, packed and as int8, and the assembly file that includes both."""
+    """Writes one random matrix in all forms, and the assembly file that includes them."""
     trits = wu.random_trits(rows, cols, seed=rows * 1000 + cols)
-    (folder / "packed.bin").write_bytes(wu.pack(trits))
+    packed = wu.pack(trits)
+    (folder / "packed.bin").write_bytes(packed)
+    (folder / "merged.bin").write_bytes(wu.merge_rows(packed, rows, cols))
     (folder / "int8.bin").write_bytes(trits.tobytes())
     source = folder / "weights.S"
     text = "    .section .rodata\n"
-    for symbol, name in (("packed_weights", "packed.bin"), ("int8_weights", "int8.bin")):
-        text += f'    .balign 16\n    .global {symbol}\n{symbol}: .incbin "{folder / name}"\n'
+    for name in ("packed", "merged", "int8"):
+        symbol, path = f"{name}_weights", folder / f"{name}.bin"
+        text += f'    .balign 16\n    .global {symbol}\n{symbol}: .incbin "{path}"\n'
     source.write_text(text)
     return source
 
@@ -47,7 +51,8 @@ def count_kernels(
     elf = counter.build(machine, sources, f"{machine.name}.elf", flags)
     counts = counter.count(machine, elf)
     per_mac = [(count - counts[0]) / (rows * cols) for count in counts]
-    return dict(zip(REGIONS[1:], per_mac[1:], strict=True))
+    regions = DSP_REGIONS if machine.has_dsp else REGIONS
+    return dict(zip(regions[1:], per_mac[1:], strict=True))
 
 
 def board_table(folder: Path) -> None:
@@ -58,7 +63,7 @@ def board_table(folder: Path) -> None:
     print(f"{'core':<12}{'kernel':<22}" + "".join(f"{r}x{c}".rjust(10) for r, c in SHAPES))
     for machine in images.MACHINES.values():
         results = [count_kernels(counter, machine, *shape) for shape in SHAPES]
-        for region in REGIONS[1:]:
+        for region in results[0]:
             cells = "".join(f"{result[region]:10.3f}" for result in results)
             print(f"{machine.core:<12}{region:<22}{cells}", flush=True)
 

@@ -28,6 +28,7 @@ WEIGHT_BYTES = {"m0": 4096, "m4": 32768, "m7": 32768, "m55": 32768}
 
 # Instructions per multiply-accumulate at 128 x 128, activations prepared and sums scaled to float.
 FORWARD_BUDGET = {"m0": 1.60, "m4": 0.92, "m7": 0.92, "m55": 0.27}
+WD_BUDGET = 0.72
 TRANSPOSED_BUDGET = {"m0": 3.2, "m4": 1.45, "m7": 1.45, "m55": 0.30}
 
 
@@ -177,3 +178,5 @@ def test_kernels_stay_within_their_instruction_budgets(machine, counter):
     assert counts["ternary to float"] <= FORWARD_BUDGET[machine.name] + slack
     assert counts["transposed to float"] <= TRANSPOSED_BUDGET[machine.name] + slack
     assert counts["ternary to float"] < counts["plain int8"]
+    if machine.has_dsp:
+        assert counts["ternary WD to float"] <= WD_BUDGET + slack

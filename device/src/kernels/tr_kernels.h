@@ -69,4 +69,11 @@ static inline uint32_t tr_round_even(float x) {
 #define TR_KERNELS_PORTABLE 1
 #endif
 
+#if defined(TR_KERNELS_DSP)
+/* The forward product over the layout WD: WU with the words of every two rows merged ahead, as
+ * tr_kernels_dsp.c describes. Same size; for packers that know the core. */
+void tr_kernel_forward_wd(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
+                          uint32_t cols, void *scratch);
+#endif
+
 #endif

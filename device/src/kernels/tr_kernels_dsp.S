@@ -105,6 +105,63 @@ FUNCTION tr_dsp_rows
     bne 1b
     pop {r2-r11, pc}
 
+/* 8 columns of 8 rows, whose words are merged already: fields 0, 2 in the even rows' words, 1, 3 in
+ * the odd rows'. */
+    .macro EIGHT_MERGED_EVEN word
+    ldmia r1!, {r4-r7}
+    ldr r9, [r0, #4 * \word]
+    MULTIPLY_4_FROM_0 r2, r9
+    ldr r9, [r0, #32 + 4 * \word]
+    MULTIPLY_4_FROM_0 r3, r9
+    ldr r9, [r0, #64 + 4 * \word]
+    MULTIPLY_4_FROM_0 r10, r9
+    ldr r9, [r0, #96 + 4 * \word]
+    MULTIPLY_4_FROM_0 r11, r9
+    .endm
+
+    .macro EIGHT_MERGED_ODD word
+    ldmia r1!, {r4-r7}
+    ldr r9, [r0, #16 + 4 * \word]
+    MULTIPLY_4 r2, r9, 2
+    ldr r9, [r0, #48 + 4 * \word]
+    MULTIPLY_4 r3, r9, 2
+    ldr r9, [r0, #80 + 4 * \word]
+    MULTIPLY_4 r10, r9, 2
+    ldr r9, [r0, #112 + 4 * \word]
+    MULTIPLY_4 r11, r9, 2
+    .endm
+
+/* void tr_dsp_merged_rows(the arguments of tr_dsp_rows)
+ * The same for a panel in the layout WD; rows are a multiple of eight. */
+FUNCTION tr_dsp_merged_rows
+    push {r2-r11, lr}           /* [sp]: acc, [sp, #4]: end */
+    movw lr, #0xC003
+    movt lr, #0xC003
+1:  ldr r2, [sp, #44]
+    mov r3, r2
+    mov r10, r2
+    mov r11, r2
+    EIGHT_MERGED_EVEN 0
+    EIGHT_MERGED_ODD 0
+    EIGHT_MERGED_EVEN 1
+    EIGHT_MERGED_ODD 1
+    EIGHT_MERGED_EVEN 2
+    EIGHT_MERGED_ODD 2
+    EIGHT_MERGED_EVEN 3
+    EIGHT_MERGED_ODD 3
+    ldr r12, [sp]
+    subs r1, #128
+    SPLIT r2
+    SPLIT r3
+    SPLIT r10
+    SPLIT r11
+    str r12, [sp]
+    ldr r4, [sp, #4]
+    adds r0, #128
+    cmp r0, r4
+    bne 1b
+    pop {r2-r11, pc}
+
 /* ---- scaling ---- */
 
 #if defined(__ARM_FP)

@@ -28,6 +28,7 @@ class Machine:
     flash_bytes: int
     ram_bytes: int
     flags: tuple[str, ...]
+    has_dsp: bool = False
 
 
 KNOWN_LOOPS = [30, 3000, 150000]  # instructions of the regions of known_loop.c
@@ -40,8 +41,8 @@ MACHINES = {
     machine.name: machine
     for machine in (
         Machine("m0", "Cortex-M0", ("-M", "microbit"), 256 << 10, 16 << 10, M0_FLAGS),
-        Machine("m4", "Cortex-M4F", ("-M", "mps2-an386"), 4 << 20, 4 << 20, M4_FLAGS),
-        Machine("m7", "Cortex-M7", ("-M", "mps2-an500"), 4 << 20, 4 << 20, M7_FLAGS),
+        Machine("m4", "Cortex-M4F", ("-M", "mps2-an386"), 4 << 20, 4 << 20, M4_FLAGS, True),
+        Machine("m7", "Cortex-M7", ("-M", "mps2-an500"), 4 << 20, 4 << 20, M7_FLAGS, True),
         Machine("m55", "Cortex-M55", ("-M", "mps3-an547"), 512 << 10, 512 << 10, M55_FLAGS),
     )
 }

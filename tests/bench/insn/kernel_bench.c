@@ -1,5 +1,5 @@
 /* kernel_bench.c - marked regions around the ternary kernels and a plain int8 kernel on one matrix
- * of BENCH_ROWS x BENCH_COLS (weights.S holds it in both forms). bench_kernels.py names the regions
+ * of BENCH_ROWS x BENCH_COLS (weights.S holds it in all forms). bench_kernels.py names the regions
  * in the order in which they run here. */
 #include "guest.h"
 #include "kernels/tr_kernels.h"
@@ -10,7 +10,7 @@ enum { SCRATCH = 2 * (COLS + 63) + 1408 };
 
 #define ALIGNED __attribute__((aligned(16)))
 
-extern const uint8_t packed_weights[];
+extern const uint8_t packed_weights[], merged_weights[];
 extern const int8_t int8_weights[];
 static int8_t x[(COLS + 63) / 64 * 64] ALIGNED;
 static int16_t e[ROWS8 + 8] ALIGNED;
@@ -83,5 +83,12 @@ int main(void) {
     MARK_BEGIN();
     int8_layer(int8_weights, x, narrow, ROWS, COLS);
     MARK_END();
+
+#if defined(TR_KERNELS_DSP)
+    MARK_BEGIN();
+    tr_kernel_forward_wd(merged_weights, x, sums, ROWS, COLS, scratch);
+    tr_kernel_scale((float *)(void *)sums, sums, ROWS, scale);
+    MARK_END();
+#endif
     return 0;
 }

@@ -91,6 +91,27 @@ static int32_t input(uint32_t pattern, int32_t bound) {
 }
 
 typedef void forward(const uint8_t *, const int8_t *, tr_i32 *, uint32_t, uint32_t, void *);
+#if defined(TR_KERNELS_DSP)
+/* Recodes the matrix in place from WU to WD. */
+static void merge_rows(uint32_t rows, uint32_t cols) {
+    uint32_t cols16 = (cols + 15) / 16 * 16, rows8 = (rows + 7) / 8 * 8;
+    tr_u32 *p = (tr_u32 *)(void *)weights;
+    for (uint32_t first = 0; first < cols16; first += TR_PANEL) {
+        uint32_t left = cols16 - first, words = (left < TR_PANEL ? left : TR_PANEL) / 16;
+        for (uint32_t r = 0; r < rows8; r += 2, p += 2 * words) {
+            for (uint32_t k = 0; k < words; ++k) {
+                uint32_t odd = p[words + k] ^ 0x55555555u;
+                odd = odd >> 18 | odd << 14;
+                uint32_t swap = (p[k] ^ odd) & 0xCCCCCCCCu;
+                p[k] ^= swap;
+                p[words + k] = odd ^ swap;
+            }
+        }
+    }
+}
+
+#endif
+
 typedef void transposed(const uint8_t *, const tr_i16 *, tr_i32 *, uint32_t, uint32_t, void *);
 
 static void check_forward(forward *kernel, uint32_t rows, uint32_t cols, uint32_t pattern) {
@@ -112,6 +133,10 @@ static void test_forward(uint32_t rows, uint32_t cols, uint32_t pattern) {
     tr_kernel_forward_plain(weights, x, (tr_i32 *)(void *)expected, rows, cols);
     check_forward(tr_kernel_forward, rows, cols, pattern);
     check_forward(tr_kernel_forward_portable, rows, cols, pattern);
+#if defined(TR_KERNELS_DSP)
+    merge_rows(rows, cols);
+    check_forward(tr_kernel_forward_wd, rows, cols, pattern);
+#endif
     add_to_checksum(expected, 4 * rows);
 }
 
