@@ -22,9 +22,12 @@ from .errors import ModelError
 from .tensor import Tensor
 
 __all__ = [
+    "GEGLU",
     "Attention",
     "BitLinear",
     "Block",
+    "Conv1d",
+    "Dropout",
     "Embedding",
     "LayerNorm",
     "Linear",
@@ -209,6 +212,45 @@ class LayerNorm(Module):
         return F.layer_norm(x, self.weight, self.bias, self.eps)
 
 
+class Conv1d(Module):
+    """Convolution over time, channels last; see functional.conv1d.
+
+    Args:
+        in_channels, out_channels: per sample.
+        kernel_size: samples.
+        stride: samples between two results.
+        padding: zeros on both sides, or (left, right).
+        bias: whether there is one.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+        bias: bool = True,
+    ) -> None:
+        bound = 1 / math.sqrt(in_channels * kernel_size)
+        self.weight = Parameter(out_channels, kernel_size, in_channels).uniform_(-bound, bound)
+        self.bias = Parameter(out_channels).uniform_(-bound, bound) if bias else None
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv1d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class Dropout(Module):
+    """In training sets elements to 0 with probability p (arXiv 1207.0580)."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training)
+
+
 class Embedding(Module):
     """A learned vector per id."""
 
@@ -281,8 +323,19 @@ class SwiGLU(Module):
         self.up = _linear(ternary, width, hidden)
         self.down = _linear(ternary, hidden, width)
 
+    def combine(self, gate: Tensor, up: Tensor) -> Tensor:
+        """The gate at work."""
+        return F.swiglu(gate, up)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.swiglu(self.gate(x), self.up(x)))
+        return self.down(self.combine(self.gate(x), self.up(x)))
+
+
+class GEGLU(SwiGLU):
+    """The same with GELU: down(gelu(gate(x)) * up(x))."""
+
+    def combine(self, gate: Tensor, up: Tensor) -> Tensor:
+        return F.geglu(gate, up)
 
 
 class Block(Module):
