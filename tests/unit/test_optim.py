@@ -100,7 +100,7 @@ def rates(kind: str, steps: int, lr: float = 2.0, **options) -> list[float]:
     [
         ("constant", [1, 2, 2, 2, 2, 2, 2, 2, 2]),
         ("linear", [1, 2, 2, 1.7, 1.4, 1.1, 0.8, 0.5, 0.5]),
-        ("step", [1, 2, 2, 2, 0.5, 0.5, 0.5, 0.5, 0.5]),
+        ("step", [1, 2, 2, 2, 2, 0.5, 0.5, 0.5, 0.5]),
     ],
 )
 def test_schedules(kind, expected):
