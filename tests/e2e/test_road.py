@@ -118,6 +118,17 @@ def test_a_board_that_dies_is_one_line(user):
     assert "no board answers" in user.refused("infer", "test.csv")
 
 
+def test_a_board_that_hangs_is_replaced(user):
+    user.run("flash", "mine.tern", "--board", "native")
+    (stuck,) = user.json("boards")["running"]
+    os.kill(stuck["pid"], signal.SIGSTOP)
+    assert "no answer from" in user.refused("infer", "test.csv")
+    assert user.json("flash", "mine.tern", "--board", "native")["model"] == "train"
+    (running,) = user.json("boards")["running"]
+    assert running["pid"] != stuck["pid"]
+    assert user.json("infer", "test.csv", "--native")["equals_native"]
+
+
 def test_bad_models_never_reach_a_board(user):
     user.run("flash", "mine.tern", "--board", "native")
     good = user.json("infer", "test.csv")["logits"]
