@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,9 +52,21 @@ def other_wrist(data: Dataset) -> Dataset:
     """
     if data.x.shape[2] != len(_OTHER_WRIST):
         raise DataError(f"the other wrist has 6 channels, these data have {data.x.shape[2]}")
-    mean = basic_motions()[0].x.mean(axis=(0, 1), dtype=np.float64)
-    mirrored = mean + _OTHER_WRIST * (data.x - mean)
+    mirrored = scale_about(data.x, _OTHER_WRIST, channel_means(basic_motions()[0].x))
     return replace(data, x=mirrored.astype(np.float32), name=f"{data.name}, other wrist")
+
+
+def channel_means(series: Iterable[np.ndarray]) -> np.ndarray:
+    """Mean of each channel over all samples of series [length, channels]; NaN does not count."""
+    return np.nanmean(np.concatenate(list(series)), axis=0, dtype=np.float64)
+
+
+def scale_about(x: np.ndarray, factors: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """centre + factors * (x - centre), float64; a factor of -1 mirrors a channel about its centre.
+
+    x [..., channels], factors and centre [channels]
+    """
+    return centre + factors * (x.astype(np.float64) - centre)
 
 
 def read(
