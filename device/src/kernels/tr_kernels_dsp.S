@@ -255,3 +255,7 @@ FUNCTION \name
     COLUMNS tr_dsp_columns_16, 16, 4
 
 #endif
+
+#if defined(__linux__) && defined(__ELF__)
+    .section .note.GNU-stack, "", %progbits
+#endif

@@ -78,3 +78,7 @@ tr_mve_columns:
     pop {r4-r11, pc}
 
 #endif
+
+#if defined(__linux__) && defined(__ELF__)
+    .section .note.GNU-stack, "", %progbits
+#endif

@@ -483,3 +483,7 @@ FUNCTION tr_thumb1_scale
     .ltorg
 
 #endif
+
+#if defined(__linux__) && defined(__ELF__)
+    .section .note.GNU-stack, "", %progbits
+#endif
