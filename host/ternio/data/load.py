@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from .csv_file import read_csv, read_table
+from .csv_file import channel_columns, read_csv, read_table
 from .dataset import Dataset, RawDataset
 from .npz_file import read_npz
 from .prepare import Prepared, prepare
@@ -176,18 +176,22 @@ def _read_class_folders(folder: Path, classes: list[Path]) -> RawDataset:
     """One folder per class, in it one table per example: a row per sample, a column per channel."""
     series, labels, places = [], [], []
     channels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     for path in (p for c in classes for p in sorted(c.glob("*.csv"))):
         table = read_table(path)
-        names = tuple(table.header or (f"ch{c}" for c in range(len(table.rows[0][1]))))
+        columns, found = channel_columns(table, list(range(len(table.rows[0][1]))))
+        notes = notes or found
+        names = tuple(table.header[c] if table.header else f"ch{c}" for c in columns)
         channels = channels or names
         if names != channels:
             raise DataError(
                 f"{path.name}: columns {', '.join(names)}; the first file has {', '.join(channels)}"
             )
-        every = list(range(len(names)))
-        series.append(np.array([table.numbers(r, every) for r in range(len(table.rows))]))
+        series.append(np.array([table.numbers(r, columns) for r in range(len(table.rows))]))
         labels.append(path.parent.name)
         places.append(f"{path.parent.name}/{path.name}:{table.rows[0][0]}")
     if not series:
         raise DataError(f"{folder.name}: the class folders hold no .csv files")
-    return RawDataset(folder.name, series, labels, channels, places, rows_are_samples=True)
+    return RawDataset(
+        folder.name, series, labels, channels, places, rows_are_samples=True, notes=notes
+    )
