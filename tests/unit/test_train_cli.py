@@ -232,4 +232,5 @@ def test_texts_that_cannot_be_used(tmp_path):
     good = written("good.txt", b"abc " * 300)
     assert "--vocabulary words: expected" in refused(*good, "--vocabulary", "words")
     assert "--patch is for --task classify" in refused(*good, "--patch", 4)
+    assert "--label is for --task classify; the task is lm" in refused(*good, "--label", "x")
     assert "--prompt is not to be empty" in refused(*good, "--prompt", "")

@@ -73,7 +73,9 @@ def train(
     context: Annotated[
         int | None, _option(_TEXT, "--context", text="Tokens that the model sees; default 128.")
     ] = None,
-    prompt: Annotated[str, _option(_TEXT, "--prompt", text="What the sample goes on from.")] = "\n",
+    prompt: Annotated[
+        str | None, _option(_TEXT, "--prompt", text="What the sample goes on from; a line break.")
+    ] = None,
     sample: Annotated[
         int, _option(_TEXT, "--sample", text="Tokens to write at the end; 0: none.")
     ] = 200,
@@ -163,10 +165,19 @@ def train(
         "seed": seed,
     }
     of_task = {"classify": {"patch": patch}, "lm": {"context": context, "vocabulary": vocabulary}}
-    for other in (name for name in _TASKS if name != task):
-        for name, value in of_task[other].items():
-            if value is not None:
-                raise DataError(f"--{name} is for --task {other}; the task is {task}")
+    of_data = {
+        "test": test,
+        "label": label,
+        "id": example_id,
+        "layout": layout,
+        "length": length,
+        "rate": rate,
+    }
+    wrong = of_task["classify"] | of_data if task == "lm" else of_task["lm"] | {"prompt": prompt}
+    for name, value in wrong.items():
+        if value is not None:
+            other = _TASKS[task == "classify"]
+            raise DataError(f"--{name} is for --task {other}; the task is {task}")
     job = Job(
         source,
         output,
@@ -177,7 +188,7 @@ def train(
         as_json=as_json,
     )
     if task == "lm":
-        language(job, prompt, sample, temperature, top_k)
+        language(job, "\n" if prompt is None else prompt, sample, temperature, top_k)
         return
     options = {
         "label": label,

@@ -226,9 +226,12 @@ def _finish(
         lines["wrote"] = f"{job.path} ({size / 1000:.0f} KB)"
         if job.plot is not None:
             lines["plot"] = str(job.plot)
-        lines["next"] = f"ternio pack {job.path}"
         if fit.interrupted:
-            lines["next"] = f"ternio train {job.source} --resume {job.path}"
+            task = " --task lm" if checkpoint.kind == "lm" else ""
+            command = f"ternio train {job.source}{task} --resume {job.path}"
+            lines["next"] = f"{command} (with the same options for data)"
+        elif checkpoint.kind == "classify":
+            lines["next"] = f"ternio pack {job.path}"
         for name, text in lines.items():
             say(f"{name:<7} {text}")
         if sample is not None:
