@@ -4,6 +4,7 @@ every emulated core, and within their instruction budgets."""
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,29 @@ def test_cases_agree_with_the_plain_definition_on_the_core(machine, tmp_path):
     )
     assert expected.endswith("ok\n")
     assert images.run_image(machine, elf) == expected
+
+
+# Cores and float conventions that share the kernels above, on a machine that runs their code.
+RELATIVES = {
+    "m3": ("m4", ("-mcpu=cortex-m3", "-mfloat-abi=soft")),
+    "m4-soft": ("m4", ("-mcpu=cortex-m4", "-mfloat-abi=soft")),
+    "m4-softfp": ("m4", ("-mcpu=cortex-m4", "-mfpu=fpv4-sp-d16", "-mfloat-abi=softfp")),
+    "m23": ("m55", ("-mcpu=cortex-m23", "-mfloat-abi=soft")),
+    "m33": ("m55", ("-mcpu=cortex-m33", "-mfpu=fpv5-sp-d16", "-mfloat-abi=hard")),
+    "m55-no-mve": ("m55", ("-mcpu=cortex-m55+nomve", "-mfloat-abi=hard")),
+}
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("name", RELATIVES)
+def test_cases_agree_on_related_cores(name, tmp_path):
+    missing = images.toolchain_missing()
+    if missing:
+        pytest.skip(f"{missing} is not on PATH")
+    base, flags = RELATIVES[name]
+    machine = dataclasses.replace(images.MACHINES[base], flags=flags)
+    elf = images.build_image(machine, [*images.KERNEL_SOURCES, CASES], tmp_path / "cases.elf", [])
+    assert images.run_image(machine, elf).endswith("ok\n")
 
 
 @pytest.mark.emulator

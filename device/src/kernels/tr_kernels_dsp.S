@@ -162,9 +162,58 @@ FUNCTION tr_dsp_merged_rows
     bne 1b
     pop {r2-r11, pc}
 
-/* ---- scaling ---- */
+/* ---- quantising and scaling ---- */
 
-#if defined(__ARM_FP)
+#if defined(__ARM_PCS_VFP)
+    .macro LARGER size, top
+    bic \size, \size, #0x80000000
+    cmp \size, \top
+    it hi
+    movhi \top, \size
+    .endm
+
+/* uint32_t tr_dsp_largest(const float *x, const float *end, uint32_t top)
+ * The largest of top and the bits of |x|, four at a time; at least four. */
+FUNCTION tr_dsp_largest
+    push {r4, lr}
+1:  ldmia r0!, {r3, r4, r12, lr}
+    LARGER r3, r2
+    LARGER r4, r2
+    LARGER r12, r2
+    LARGER lr, r2
+    cmp r0, r1
+    bne 1b
+    mov r0, r2
+    pop {r4, pc}
+
+/* void NAME(void *q, const float *x, const float *end, float factor)
+ * q = x * factor to the nearest integer, half to even, four at a time; at least four. */
+    .macro QUANTIZE name, store, bytes
+FUNCTION \name
+    push {r4, lr}
+1:  vldmia r1!, {s4-s7}
+    vmul.f32 s4, s4, s0
+    vmul.f32 s5, s5, s0
+    vmul.f32 s6, s6, s0
+    vmul.f32 s7, s7, s0
+    vcvtr.s32.f32 s4, s4
+    vcvtr.s32.f32 s5, s5
+    vcvtr.s32.f32 s6, s6
+    vcvtr.s32.f32 s7, s7
+    vmov r3, r4, s4, s5
+    vmov r12, lr, s6, s7
+    \store r3, [r0], #\bytes
+    \store r4, [r0], #\bytes
+    \store r12, [r0], #\bytes
+    \store lr, [r0], #\bytes
+    cmp r1, r2
+    bne 1b
+    pop {r4, pc}
+    .endm
+
+    QUANTIZE tr_dsp_quantize8, strb, 1
+    QUANTIZE tr_dsp_quantize16, strh, 2
+
 /* void tr_dsp_scale(float *dst, const int32_t *sums, const int32_t *end, float scale)
  * dst = (float)sums * scale, four at a time; at least four. */
 FUNCTION tr_dsp_scale

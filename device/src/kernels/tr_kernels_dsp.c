@@ -141,14 +141,37 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
         of_pitch[pitch / 4 - 1](panel + byte, e, acc + byte, e + rows8, start);
 }
 
-#if defined(__ARM_FP)
+/* ---- quantising and scaling: the loops in assembly take four at a time ---- */
 
+#if defined(__ARM_PCS_VFP)
+
+uint32_t tr_dsp_largest(const float *x, const float *end, uint32_t top);
+void tr_dsp_quantize8(int8_t *q, const float *x, const float *end, float factor);
+void tr_dsp_quantize16(tr_i16 *q, const float *x, const float *end, float factor);
 void tr_dsp_scale(float *dst, const tr_i32 *sums, const tr_i32 *end, float scale);
+
+float tr_kernel_largest(const float *x, uint32_t n, float floor) {
+    uint32_t full = n & ~3u;
+    if (full) floor = tr_from_bits(tr_dsp_largest(x, x + full, tr_bits(floor)));
+    return tr_kernel_largest_portable(x + full, n - full, floor);
+}
+
+void tr_kernel_quantize8(int8_t *q, const float *x, uint32_t n, float factor) {
+    uint32_t full = n & ~3u;
+    if (full) tr_dsp_quantize8(q, x, x + full, factor);
+    tr_kernel_quantize8_portable(q + full, x + full, n - full, factor);
+}
+
+void tr_kernel_quantize16(tr_i16 *q, const float *x, uint32_t n, float factor) {
+    uint32_t full = n & ~3u;
+    if (full) tr_dsp_quantize16(q, x, x + full, factor);
+    tr_kernel_quantize16_portable(q + full, x + full, n - full, factor);
+}
 
 void tr_kernel_scale(float *dst, const tr_i32 *sums, uint32_t n, float scale) {
     uint32_t full = n & ~3u;
     if (full) tr_dsp_scale(dst, sums, sums + full, scale);
-    for (uint32_t k = full; k < n; ++k) dst[k] = (float)sums[k] * scale;
+    tr_kernel_scale_portable(dst + full, sums + full, n - full, scale);
 }
 
 #endif

@@ -113,7 +113,8 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
 
 #endif
 
-#if !defined(TR_KERNELS_MVE) && !defined(TR_KERNELS_AVX2)
+#if defined(TR_KERNELS_PORTABLE) || defined(TR_KERNELS_THUMB1) ||                                  \
+    (defined(TR_KERNELS_DSP) && !defined(__ARM_PCS_VFP))
 
 float tr_kernel_largest(const float *x, uint32_t n, float floor) {
     return tr_kernel_largest_portable(x, n, floor);
@@ -121,7 +122,7 @@ float tr_kernel_largest(const float *x, uint32_t n, float floor) {
 
 #endif
 
-#if defined(TR_KERNELS_PORTABLE) || defined(TR_KERNELS_DSP)
+#if defined(TR_KERNELS_PORTABLE) || (defined(TR_KERNELS_DSP) && !defined(__ARM_PCS_VFP))
 
 void tr_kernel_quantize8(int8_t *q, const float *x, uint32_t n, float factor) {
     tr_kernel_quantize8_portable(q, x, n, factor);
@@ -134,7 +135,7 @@ void tr_kernel_quantize16(tr_i16 *q, const float *x, uint32_t n, float factor) {
 #endif
 
 #if defined(TR_KERNELS_PORTABLE) || defined(TR_KERNELS_AVX2) ||                                    \
-    (defined(TR_KERNELS_DSP) && !defined(__ARM_FP))
+    (defined(TR_KERNELS_DSP) && !defined(__ARM_PCS_VFP))
 
 void tr_kernel_scale(float *dst, const tr_i32 *sums, uint32_t n, float scale) {
     tr_kernel_scale_portable(dst, sums, n, scale);
