@@ -188,6 +188,9 @@ def test_checkpoints(tmp_path):
     np.testing.assert_array_equal(found.language_model(ids).numpy(), model(ids).numpy())
     with pytest.raises(ModelError, match="m is a language model; expected a classifier"):
         _ = found.classifier
+    save_checkpoint(path, Checkpoint(model))
+    with pytest.raises(ModelError, match=r"m\.ckpt: the checkpoint lacks or garbles 'vocabulary'"):
+        load_checkpoint(path)
     save_checkpoint(path, Checkpoint(model, vocabulary=Vocabulary("bytes")))
     with pytest.raises(ModelError, match=r"m\.ckpt: a vocabulary of 256 for 9 outputs"):
         load_checkpoint(path)

@@ -298,6 +298,8 @@ def test_states_that_do_not_fit():
         TrainState.from_file(about, {k: v for k, v in arrays.items() if k != "loss"})
     with pytest.raises(ModelError, match="generator is garbled"):
         TrainState.from_file(about, arrays | {"engine_generator": np.zeros(3)})
+    with pytest.raises(ModelError, match="no validation at the best step"):
+        TrainState.from_file(about | {"has_parameters": True, "best_step": 7}, arrays)
     other = build(width=16)
     with pytest.raises(ModelError, match="optimiser state"):
         Loop(other, LoopConfig(steps=4), drawing(other), state=state)
