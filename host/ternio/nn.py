@@ -290,6 +290,9 @@ class Attention(Module):
         causal: position t sees positions 0..t only.
         ternary: BitLinear instead of Linear.
         rope_base: base of the rotary angles.
+        qk_norm: RMSNorm of queries and keys, each over its whole row, before they are turned
+            (arXiv 2501.00656); bears higher learning rates.
+        norm_eps: of these norms.
     """
 
     def __init__(
@@ -300,6 +303,8 @@ class Attention(Module):
         causal: bool = True,
         ternary: bool = True,
         rope_base: float = 10000.0,
+        qk_norm: bool = False,
+        norm_eps: float = 1e-5,
     ) -> None:
         self.heads, self.kv_heads = heads, kv_heads or heads
         self.causal, self.rope_base, self.head_dim = causal, rope_base, width // heads
@@ -308,11 +313,17 @@ class Attention(Module):
         self.k = _linear(ternary, width, shared)
         self.v = _linear(ternary, width, shared)
         self.o = _linear(ternary, width, width)
+        self.q_norm = RMSNorm(width, norm_eps) if qk_norm else None
+        self.k_norm = RMSNorm(shared, norm_eps) if qk_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        q = F.rope(self.q(x), self.head_dim, self.rope_base)
-        k = F.rope(self.k(x), self.head_dim, self.rope_base)
+        q = self._turned(self.q(x), self.q_norm)
+        k = self._turned(self.k(x), self.k_norm)
         return self.o(F.attention(q, k, self.v(x), self.heads, self.kv_heads, self.causal))
+
+    def _turned(self, x: Tensor, norm: RMSNorm | None) -> Tensor:
+        """Queries or keys as they are compared."""
+        return F.rope(norm(x) if norm else x, self.head_dim, self.rope_base)
 
 
 class SwiGLU(Module):

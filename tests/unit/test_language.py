@@ -120,7 +120,7 @@ def test_the_reference_model_has_the_size_it_should():
     model = LanguageModel(LanguageModelConfig(vocabulary=96))
     parameters, ternary = model.count()
     assert ternary == model.config.block_weights == 589_824
-    assert parameters == ternary + 2 * 96 * 128 + 9 * 128
+    assert parameters == ternary + 2 * 96 * 128 + (9 + 4) * 128 + 4 * 64
 
 
 def test_one_node_per_operation():
@@ -129,10 +129,22 @@ def test_one_node_per_operation():
     model(np.zeros((2, 8), np.int32))
     ops = [node.op for node in model.context.tape()]
     model.context.reset()
-    attention = ["bitlinear", "rope", "bitlinear", "rope", "bitlinear", "attention", "bitlinear"]
+    turned = ["bitlinear", "rmsnorm", "rope"]
+    attention = [*turned, *turned, "bitlinear", "attention", "bitlinear"]
     feed_forward = ["bitlinear", "bitlinear", "swiglu", "bitlinear"]
     block = ["rmsnorm", *attention, "add", "rmsnorm", *feed_forward, "add"]
     assert ops == ["embedding", *block, "rmsnorm", "linear"]
+
+
+def test_queries_and_keys_are_normalised():
+    """A larger weight of the query projection changes nothing."""
+    ids = np.random.default_rng(0).integers(0, 12, (1, 8)).astype(np.int32)
+    for qk_norm in (True, False):
+        model = build(ternary=False, qk_norm=qk_norm)
+        before = model(ids).numpy()
+        model.blocks[0].attention.q.weight.numpy()[...] *= 8
+        assert np.allclose(model(ids).numpy(), before, rtol=1e-3, atol=1e-4) == qk_norm
+    model.context.reset()
 
 
 def test_no_token_sees_what_follows():
