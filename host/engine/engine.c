@@ -14,6 +14,11 @@
 
 #include "kernels.c"
 
+/* What calls the kernels is compiled for size and speed of compilation: its time is not here. */
+#if defined(__OPTIMIZE__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O1")
+#endif
+
 #include "context.c"
 #include "random.c"
 #include "tensor.c"
