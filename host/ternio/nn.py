@@ -67,6 +67,20 @@ class Parameter(Tensor):
         lib.te_fill_normal(self.pointer, mean, std)
         return self
 
+    def kaiming_(self, gain: float = math.sqrt(2)) -> Parameter:
+        """Uniform values of deviation gain / sqrt(fan_in), for weights [out, in, ...] before a
+        ReLU (arXiv 1502.01852); gain 1 for linear layers.
+        """
+        self.context.check(lib.te_init_kaiming(self.pointer, gain) == lib.TE_OK)
+        return self
+
+    def xavier_(self, gain: float = 1.0) -> Parameter:
+        """Uniform values within gain * sqrt(6 / (fan_in + fan_out)), for weights [out, in, ...]
+        (Glorot and Bengio 2010).
+        """
+        self.context.check(lib.te_init_xavier(self.pointer, gain) == lib.TE_OK)
+        return self
+
 
 class Module:
     """Base of layers and models; what it consists of is found in its attributes and their lists."""
