@@ -92,7 +92,7 @@ def test_a_bad_file_leaves_the_old_model(client):
     before = client.infer(x).logits.tobytes()
     broken = bytearray(blob("broken", seed=3))
     broken[-1] ^= 1
-    with pytest.raises(LinkError, match="refused the file: .*checksum|CRC"):
+    with pytest.raises(LinkError, match=r"refused the file: .*checksum|CRC"):
         client.upload("/model", bytes(broken))
     with pytest.raises(LinkError, match="refused the file: not a ternio"):
         client.upload("/model", b"not a model at all" * 20)
