@@ -125,6 +125,9 @@ def train(
         str | None,
         _option(_TRAINING, "--schedule", text="cosine (default), linear (text), step, constant."),
     ] = None,
+    optimizer: Annotated[
+        str | None, _option(_TRAINING, "--optimizer", text="adamw (default), adam, chuck.")
+    ] = None,
     weight_decay: Annotated[
         float | None, _option(_TRAINING, "--weight-decay", text="AdamW's; default 0.05, text 0.1.")
     ] = None,
@@ -162,6 +165,7 @@ def train(
         "lr": lr,
         "warmup": warmup,
         "schedule": schedule,
+        "optimizer": optimizer,
         "weight_decay": weight_decay,
         "patience": patience,
         "evaluate_every": evaluate_every,
