@@ -24,7 +24,7 @@ tr_status tr_adapter_check(const tr_model *model, const void *file, uint32_t byt
     if ((uintptr_t)file % 16) return TR_ERR_ALIGNMENT;
     if (bytes < sizeof *adapter) return TR_ERR_TRUNCATED;
     if (memcmp(adapter->magic, "TADP", 4) != 0) return TR_ERR_MAGIC;
-    if (adapter->major != TR_MAJOR || adapter->minor != TR_MINOR) return TR_ERR_VERSION;
+    if (adapter->major != TR_MAJOR || adapter->minor != TR_ADAPTER_MINOR) return TR_ERR_VERSION;
     if (bytes < adapter->total_bytes) return TR_ERR_TRUNCATED;
     if (bytes > adapter->total_bytes) return TR_ERR_HEADER;
     if (tr_crc32(0, (const uint8_t *)file + TR_CRC_START, bytes - TR_CRC_START) != adapter->crc32)
@@ -67,7 +67,7 @@ tr_status tr_adapter_export(const tr_session *session, void *out, uint32_t capac
     memset(&head, 0, sizeof head);
     memcpy(head.magic, "TADP", 4);
     head.major = TR_MAJOR;
-    head.minor = TR_MINOR;
+    head.minor = TR_ADAPTER_MINOR;
     head.total_bytes = total;
     memcpy(head.digest, model->digest, sizeof head.digest);
     head.floats = model->adapter_floats;

@@ -42,7 +42,13 @@ typedef uint32_t TR_ALIAS tr_u32;
 
 /* ---- the blob in place ---- */
 
-enum { TR_MAJOR = 0, TR_MINOR = 1, TR_CRC_START = 0x10, TR_DIGEST_START = 0x30 };
+enum {
+    TR_MAJOR = 0,
+    TR_MINOR = 2,
+    TR_ADAPTER_MINOR = 1,
+    TR_CRC_START = 0x10,
+    TR_DIGEST_START = 0x30
+};
 enum { TR_F32 = 1, TR_F16 = 2, TR_I8 = 3, TR_T2 = 4 };
 
 typedef struct {
@@ -102,7 +108,10 @@ typedef struct {
 
 /* ---- instructions ---- */
 
-enum { TR_PROGRAM_AFTER_INFER = 1 }; /* flag of an `adapt` program: `infer` is its forward */
+enum {
+    TR_PROGRAM_AFTER_INFER = 1, /* of an `adapt` program: `infer` is its forward */
+    TR_PROGRAM_STREAM = 2       /* of an `infer` program: one row a call */
+};
 enum { TR_SPACE_NONE = 0, TR_SPACE_ARENA = 1, TR_SPACE_TENSOR = 2, TR_SPACE_ADAPTER = 3 };
 #define TR_OPERAND_STEP  0x10000000u
 #define TR_OPERAND_INDEX 0x0FFFFFFFu
@@ -136,11 +145,14 @@ enum {
     TR_OP_RELU,
     TR_OP_MEANPOOL,
     TR_OP_LAYERNORM,
+    TR_OP_EMBEDDING,
+    TR_OP_QUANTIZE16,
+    TR_OP_LINEAR_I8,
+    TR_OP_ATTENTION_Q8,
     TR_OP_FORWARD_END,
     TR_OP_CROSS_ENTROPY = 64,
     TR_OP_LINEAR_T,
-    TR_OP_QUANTIZE16,
-    TR_OP_TERNARY_T,
+    TR_OP_TERNARY_T = 67,
     TR_OP_LORA_BWD,
     TR_OP_RMSNORM_BWD,
     TR_OP_ATTENTION_BWD,

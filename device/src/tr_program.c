@@ -76,12 +76,12 @@ static const op_info ops[] = {
     [TR_OP_MEANPOOL] = {tr_meanpool, {FIXED | N0, ROW | N0}, 1, 0, 0},
     [TR_OP_LAYERNORM] =
         {tr_layernorm, {ROW | N0, ROW | N0, VEC | N0, VEC_OPT | N0}, 1, 0, IMM_FLOAT},
+    [TR_OP_QUANTIZE16] = {tr_quantize16, {Q16 | N0, ROW | N0}, 1, 0, 0},
 };
 
 static const op_info ops_bwd[] = {
     [TR_OP_CROSS_ENTROPY - 64] = {tr_cross_entropy, {ROW | N0, ROW | N0}, 1, 0, LOGITS},
     [TR_OP_LINEAR_T - 64] = {tr_linear_t, {ROW | N0, ROW | N1, MAT}, 2, ACC, 0},
-    [TR_OP_QUANTIZE16 - 64] = {tr_quantize16, {Q16 | N0, ROW | N0}, 1, 0, 0},
     [TR_OP_TERNARY_T -
         64] = {tr_ternary_t, {ROW | N0, Q16 | N1, TRITS, NONE, SCRATCH | N0}, 2, ACC, 0},
     [TR_OP_LORA_BWD - 64] = {tr_lora_bwd,

@@ -9,11 +9,11 @@ import zlib
 import numpy as np
 
 FORWARD = """LOOP INPUT ZERO COPY ADD MUL SCALE LINEAR QUANTIZE TERNARY LORA RMSNORM ROPE ATTENTION
-SWIGLU SILU GELU RELU MEANPOOL LAYERNORM"""
-BACKWARD = """CROSS_ENTROPY LINEAR_T QUANTIZE16 TERNARY_T LORA_BWD RMSNORM_BWD ATTENTION_BWD
+SWIGLU SILU GELU RELU MEANPOOL LAYERNORM EMBEDDING QUANTIZE16 LINEAR_I8 ATTENTION_Q8"""
+BACKWARD = """CROSS_ENTROPY LINEAR_T - TERNARY_T LORA_BWD RMSNORM_BWD ATTENTION_BWD
 SWIGLU_BWD SILU_BWD GELU_BWD RELU_BWD LAYERNORM_BWD"""
 OPS = {name: 1 + k for k, name in enumerate(FORWARD.split())}
-OPS.update({name: 64 + k for k, name in enumerate(BACKWARD.split())}, OPTIMIZE=79)
+OPS.update({name: 64 + k for k, name in enumerate(BACKWARD.split()) if name != "-"}, OPTIMIZE=79)
 STEP = 1 << 28
 ARENA, TENSOR, ADAPTER = 1 << 29, 2 << 29, 3 << 29
 ACC = 0x80
@@ -167,7 +167,7 @@ class Assembler:
         body += bytes(-len(body) % 16)
         total = start + len(body)
         adapt_arena = arena + 4 * self.block_bytes if self.adapt else 0
-        header = struct.pack("<4sHHII32s", b"TERN", 0, 1, total, 0, b"")
+        header = struct.pack("<4sHHII32s", b"TERN", 0, 2, total, 0, b"")
         infer_arena = arena if self.infer_arena is None else self.infer_arena
         header += struct.pack("<IIII", total, len(sections), infer_arena, adapt_arena)
         header += self.name.encode().ljust(32, b"\0")
