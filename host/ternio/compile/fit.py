@@ -33,7 +33,7 @@ def blob_parts(blob: Blob) -> dict[str, int]:
     sections = {kind: len(content) for kind, content, _ in blob.sections()}
     ternary = sum(len(t.data) for t in blob.tensors if t.dtype == "T2")
     programs = sections["INFR"] + sections.get("ADPT", 0)
-    texts = sections["LABL"] + sections["META"]
+    texts = sum(sections.get(kind, 0) for kind in ("LABL", "VOCB", "META"))
     parts = {
         "ternary weights": ternary,
         "float tables": sections["DATA"] - ternary,
