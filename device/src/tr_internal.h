@@ -40,6 +40,13 @@ typedef uint32_t TR_ALIAS tr_u32;
 #define TR_UNROLL
 #endif
 
+/* Built without adaptation? Then `adapt` programs are passed over. */
+#if defined(TR_NO_ADAPT)
+enum { TR_ADAPT = 0 };
+#else
+enum { TR_ADAPT = 1 };
+#endif
+
 /* ---- the blob in place ---- */
 
 enum {
@@ -183,17 +190,25 @@ typedef void tr_run(const tr_call *call);
 tr_run tr_input, tr_zero, tr_copy, tr_add, tr_mul, tr_scale, tr_meanpool, tr_rope;
 tr_run tr_linear, tr_linear_t, tr_lora, tr_lora_bwd;
 tr_run tr_quantize, tr_quantize16, tr_ternary, tr_ternary_t;
+tr_run tr_embedding, tr_linear_i8, tr_attention_q8;
 tr_run tr_rmsnorm, tr_rmsnorm_bwd, tr_layernorm, tr_layernorm_bwd;
 tr_run tr_attention, tr_attention_bwd;
 tr_run tr_swiglu, tr_swiglu_bwd, tr_silu, tr_silu_bwd, tr_gelu, tr_gelu_bwd, tr_relu, tr_relu_bwd;
 tr_run tr_cross_entropy, tr_optimize;
 
-/* Checks every instruction of a program; `adapt` says which one it is. */
+/* Checks every instruction of a program; `adapt` says which one it is. *work: see tr_model. */
 tr_status tr_program_check(const tr_model *model, const tr_program *program, uint32_t count,
-                           int adapt);
+                           int adapt, uint64_t *work);
 
-/* Runs a checked program over a session's arena. */
+/* Runs a checked program over a session's arena; of a stream the row of the session's position. */
 void tr_program_run(tr_session *session, const tr_program *program, uint32_t count);
+
+static inline uint64_t tr_splitmix64(uint64_t *state) { /* Steele, Lea and Flood 2014 */
+    uint64_t z = *state += 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
 
 /* ---- small things ---- */
 
@@ -211,6 +226,11 @@ static inline float tr_from_bits(uint32_t u) {
 
 static inline int tr_finite(float x) {
     return (tr_bits(x) & 0x7F800000u) != 0x7F800000u;
+}
+
+/* round_half_even(x) for |x| < 2^22, by adding 1.5 * 2^23; some integer for the rest and for NaN */
+static inline uint32_t tr_round_even(float x) {
+    return tr_bits(x + 12582912.0f) - 0x4B400000u;
 }
 
 static inline uint64_t tr_round_up(uint64_t n, uint32_t unit) {

@@ -11,18 +11,13 @@ static float largest(const float *x, uint32_t n, float floor) {
     return tr_from_bits(top);
 }
 
-/* round_half_even(x) for |x| < 2^22, by adding 1.5 * 2^23; some integer for the rest and for NaN */
-static uint32_t round_even(float x) {
-    return tr_bits(x + 12582912.0f) - 0x4B400000u;
-}
-
 /* dst q8[n0] of a[n0] */
 void tr_quantize(const tr_call *call) {
     uint32_t n = call->i->n0, padded = (uint32_t)tr_round_up(n, 64);
     const float *a = call->a;
     int8_t *q = call->dst;
     float s = largest(a, n, 1e-5f), inverse = 127.0f / s;
-    for (uint32_t k = 0; k < n; ++k) q[k] = (int8_t)round_even(a[k] * inverse);
+    for (uint32_t k = 0; k < n; ++k) q[k] = (int8_t)tr_round_even(a[k] * inverse);
     memset(q + n, 0, padded - n);
     memcpy(q + padded, &s, sizeof s);
 }
@@ -33,7 +28,7 @@ void tr_quantize16(const tr_call *call) {
     const float *a = call->a;
     tr_i16 *q = call->dst;
     float s = largest(a, n, 1e-30f), inverse = 32767.0f / s;
-    for (uint32_t k = 0; k < n; ++k) q[k] = (int16_t)round_even(a[k] * inverse);
+    for (uint32_t k = 0; k < n; ++k) q[k] = (int16_t)tr_round_even(a[k] * inverse);
     memset(q + n, 0, 2 * (padded - n));
     memcpy(q + padded, &s, sizeof s);
 }
