@@ -22,7 +22,8 @@ uint32_t port_micros(void);
 /* Sleeps until a byte arrives or about a millisecond has passed. */
 void port_idle(void);
 
-/* To be called at least every 20 seconds: a board that has a watchdog starts anew when it is not. */
+/* To be called at least every 20 seconds: a board that has a watchdog starts anew when it is not.
+ */
 void port_watchdog_feed(void);
 
 /* Starts the board anew as after power-up; storage keeps its content. */
