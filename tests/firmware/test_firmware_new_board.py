@@ -97,6 +97,15 @@ def manifest(**changes) -> dict:
     return base
 
 
+def slots(base: int, model_bytes: int, adapter_bytes: int) -> dict:
+    """Two slots of each kind in a row."""
+    areas = {"model": (0, model_bytes), "adapter": (2 * model_bytes, adapter_bytes)}
+    return {
+        kind: [{"base": f"0x{base + off + i * size:08X}", "bytes": size} for i in (0, 1)]
+        for kind, (off, size) in areas.items()
+    }
+
+
 def infers_like_here(board, tmp_path, virtual) -> None:
     """Flashes a model with the firmware around it, and over the wire another one."""
     first, second, x = blob("first"), blob("second", seed=2), window(36)
@@ -113,17 +122,13 @@ def infers_like_here(board, tmp_path, virtual) -> None:
 def test_a_board_of_a_present_family_is_a_manifest(tmp_path, virtual):
     """MPS2 with a Cortex-M3, which ternio does not list."""
     path = tmp_path / "mps2_an385.json"
-    psram = {
-        "model": [{"base": f"0x210{i}0000", "bytes": 65536} for i in range(2)],
-        "adapter": [{"base": f"0x211{i}0000", "bytes": 8192} for i in range(2)],
-    }
     changes = {
         "chip": "AN385",
         "core": "cortex-m3",
         "cflags": ["-mthumb", "-mcpu=cortex-m3"],
         "arena_bytes": 65536,
         "emulator": {"kind": "qemu", "machine": "mps2-an385"},
-        "ram_slots": psram,
+        "ram_slots": slots(0x21000000, 65536, 8192),
     }
     path.write_text(json.dumps(manifest(**changes)))
     infers_like_here(load_board(path), tmp_path, virtual)
@@ -145,12 +150,9 @@ def test_a_new_family_is_one_small_file(tmp_path, virtual):
         "arena_bytes": 16384,
         "stack_bytes": 4096,
         "console": {"uart": "UART0", "baud": 115200},
-        "slots": {"model": [{"base": "0x00020000", "bytes": 65536}] * 1, "adapter": []},
+        "slots": slots(0x20000, 65536, 4096),
         "emulator": {"kind": "qemu", "machine": "lm3s6965evb"},
-        "ram_slots": {
-            "model": [{"base": f"0x2000{i}000", "bytes": 8192} for i in "9B"],
-            "adapter": [],
-        },
+        "ram_slots": slots(0x20009000, 8192, 2048),
     }
     path = tmp_path / "lm3s6965.json"
     path.write_text(json.dumps(manifest(**changes)))
