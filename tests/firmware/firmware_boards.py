@@ -53,14 +53,16 @@ def language() -> bytes:
 
 
 @cache
-def motion_shaped() -> bytes:
+def motion_shaped(options: Options = Options()) -> bytes:
     """A blob of the shape and size of the reference model `motion`, untrained."""
     manual_seed(7)
     config = ClassifierConfig(channels=6, length=100, classes=4)
-    return _pack("motion", config, ("badminton", "running", "standing", "walking"))
+    return _pack("motion", config, ("badminton", "running", "standing", "walking"), options)
 
 
-def _pack(name: str, config: ClassifierConfig, labels: tuple[str, ...]) -> bytes:
+def _pack(
+    name: str, config: ClassifierConfig, labels: tuple[str, ...], options: Options = Options()
+) -> bytes:
     n = config.channels
     inputs = InputDescription(
         channels=tuple(f"c{i}" for i in range(n)),
@@ -72,7 +74,7 @@ def _pack(name: str, config: ClassifierConfig, labels: tuple[str, ...]) -> bytes
     )
     model = Classifier(config)
     checkpoint = Checkpoint(model=model, labels=labels, inputs=inputs, name=name)
-    return pack_checkpoint(checkpoint, Options()).encode()
+    return pack_checkpoint(checkpoint, options).encode()
 
 
 def window(count: int, seed: int = 0) -> np.ndarray:

@@ -12,9 +12,12 @@ from smpclient.generics import success
 from smpclient.requests.file_management import FileHashChecksum, FileStatus, FileUpload
 from smpclient.requests.os_management import MCUMgrParametersRead, OSApplicationInfoRead
 from smpclient.requests.statistics_management import GroupData, ListOfGroups
+
 from ternio.boards import load_board
+from ternio.compile import Options
 from ternio.errors import LinkError
 from ternio.link.client import BoardClient
+from ternio.link.messages import Execute
 from ternio.runtime import Model, Session
 
 STORAGE = {"native": "file", "microbit": "flash"}  # the others: "ram"
@@ -224,6 +227,22 @@ def test_adaptation_is_the_same_bit_for_bit(client, board_name):
     assert client.info().adapter == "none"
     with pytest.raises(LinkError, match="refused the file: the adapter belongs to another model"):
         client.adapter_push(stored)
+
+
+def test_a_kilobyte_of_stack_is_left(client, board_name):
+    """With the reference model's shape, packed for the board, after upload, inference and text."""
+    board = load_board(board_name)
+    if board.is_native:
+        pytest.skip("a process has stack enough")
+    room = board.arena_beside(2 * 600)
+    data = motion_shaped(Options(adapt=board.adapts, arena_limit=room))
+    client.upload_model(data)
+    x = window(600, seed=1)
+    assert client.infer(x).logits.tobytes() == reference(data).infer(x).tobytes()
+    for line in ("infer", "info", "help", "put 0 1", "adapt 0", "labels"):
+        client._ask(Execute(argv=line.split(" ")))
+    counters = client._ask(GroupData(name="ternio")).fields
+    assert 1024 <= counters["stack_free"] < board.stack_bytes
 
 
 def test_an_adapter_from_elsewhere(client):

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from firmware_boards import blob, window
+
 from ternio.boards import load_board
 from ternio.errors import BuildError
 from ternio.firmware import pio

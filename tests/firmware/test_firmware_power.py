@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import socket
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
+from firmware_boards import blob, sizeable
 
+from ternio.boards import load_board
+from ternio.firmware import pio
+from ternio.link.client import BoardClient
 from ternio.paths import share_dir
 
 CONFIG = """

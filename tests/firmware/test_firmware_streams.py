@@ -8,10 +8,11 @@ import cbor2
 import numpy as np
 import pytest
 from firmware_boards import VOCABULARY, Console, blob, language, window
+from test_firmware_hostile import frame, message
+
 from ternio.errors import LinkError
 from ternio.link.client import BoardClient
 from ternio.runtime import Model, Sampler, Session
-from test_firmware_hostile import frame, message
 
 PROMPT = "In the be"
 
