@@ -40,9 +40,22 @@ typedef uint32_t TR_ALIAS tr_u32;
 #define TR_UNROLL
 #endif
 
+/* Built without adaptation? Then `adapt` programs are passed over. */
+#if defined(TR_NO_ADAPT)
+enum { TR_ADAPT = 0 };
+#else
+enum { TR_ADAPT = 1 };
+#endif
+
 /* ---- the blob in place ---- */
 
-enum { TR_MAJOR = 0, TR_MINOR = 1, TR_CRC_START = 0x10, TR_DIGEST_START = 0x30 };
+enum {
+    TR_MAJOR = 0,
+    TR_MINOR = 2,
+    TR_ADAPTER_MINOR = 1,
+    TR_CRC_START = 0x10,
+    TR_DIGEST_START = 0x30
+};
 enum { TR_F32 = 1, TR_F16 = 2, TR_I8 = 3, TR_T2 = 4 };
 
 typedef struct {
@@ -102,7 +115,10 @@ typedef struct {
 
 /* ---- instructions ---- */
 
-enum { TR_PROGRAM_AFTER_INFER = 1 }; /* flag of an `adapt` program: `infer` is its forward */
+enum {
+    TR_PROGRAM_AFTER_INFER = 1, /* of an `adapt` program: `infer` is its forward */
+    TR_PROGRAM_STREAM = 2       /* of an `infer` program: one row a call */
+};
 enum { TR_SPACE_NONE = 0, TR_SPACE_ARENA = 1, TR_SPACE_TENSOR = 2, TR_SPACE_ADAPTER = 3 };
 #define TR_OPERAND_STEP  0x10000000u
 #define TR_OPERAND_INDEX 0x0FFFFFFFu
@@ -136,11 +152,14 @@ enum {
     TR_OP_RELU,
     TR_OP_MEANPOOL,
     TR_OP_LAYERNORM,
+    TR_OP_EMBEDDING,
+    TR_OP_QUANTIZE16,
+    TR_OP_LINEAR_I8,
+    TR_OP_ATTENTION_Q8,
     TR_OP_FORWARD_END,
     TR_OP_CROSS_ENTROPY = 64,
     TR_OP_LINEAR_T,
-    TR_OP_QUANTIZE16,
-    TR_OP_TERNARY_T,
+    TR_OP_TERNARY_T = 67,
     TR_OP_LORA_BWD,
     TR_OP_RMSNORM_BWD,
     TR_OP_ATTENTION_BWD,
@@ -171,17 +190,25 @@ typedef void tr_run(const tr_call *call);
 tr_run tr_input, tr_zero, tr_copy, tr_add, tr_mul, tr_scale, tr_meanpool, tr_rope;
 tr_run tr_linear, tr_linear_t, tr_lora, tr_lora_bwd;
 tr_run tr_quantize, tr_quantize16, tr_ternary, tr_ternary_t;
+tr_run tr_embedding, tr_linear_i8, tr_attention_q8;
 tr_run tr_rmsnorm, tr_rmsnorm_bwd, tr_layernorm, tr_layernorm_bwd;
 tr_run tr_attention, tr_attention_bwd;
 tr_run tr_swiglu, tr_swiglu_bwd, tr_silu, tr_silu_bwd, tr_gelu, tr_gelu_bwd, tr_relu, tr_relu_bwd;
 tr_run tr_cross_entropy, tr_optimize;
 
-/* Checks every instruction of a program; `adapt` says which one it is. */
+/* Checks every instruction of a program; `adapt` says which one it is. *work: see tr_model. */
 tr_status tr_program_check(const tr_model *model, const tr_program *program, uint32_t count,
-                           int adapt);
+                           int adapt, uint64_t *work);
 
-/* Runs a checked program over a session's arena. */
+/* Runs a checked program over a session's arena; of a stream the row of the session's position. */
 void tr_program_run(tr_session *session, const tr_program *program, uint32_t count);
+
+static inline uint64_t tr_splitmix64(uint64_t *state) { /* Steele, Lea and Flood 2014 */
+    uint64_t z = *state += 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
 
 /* ---- small things ---- */
 
@@ -199,6 +226,12 @@ static inline float tr_from_bits(uint32_t u) {
 
 static inline int tr_finite(float x) {
     return (tr_bits(x) & 0x7F800000u) != 0x7F800000u;
+}
+
+/* round_half_even(x) for |x| < 2^22, in the low bits, by adding 1.5 * 2^23; 0 in the low 16 bits
+ * for NaN */
+static inline uint32_t tr_round_even(float x) {
+    return tr_bits(x + 12582912.0f) - 0x4B400000u;
 }
 
 static inline uint64_t tr_round_up(uint64_t n, uint32_t unit) {

@@ -1,5 +1,6 @@
 /* tr_linear.c - products with float weights: linear layers and LoRA (Hu et al. 2021, arXiv
  * 2106.09685), forward and backward. */
+#include "tr_dots.h"
 #include "tr_weights.h"
 
 tr_weights tr_weights_of(const tr_call *call, const void *entry) {
@@ -43,6 +44,33 @@ void tr_linear(const tr_call *call) {
     float *dst = call->dst;
     for (uint32_t o = 0; o < out; ++o) {
         float y = tr_weights_dot(&w, o * in, 1, o, 0, call->a, in);
+        dst[o] = bias.data ? y + tr_weight_at(&bias, o) : y;
+    }
+}
+
+/* dst[n0] = row `token` of b [n1, n0] */
+void tr_embedding(const tr_call *call) {
+    uint32_t n = call->i->n0, token = call->session->token, first = token * n;
+    tr_weights w = tr_weights_of(call, call->b);
+    float *dst = call->dst;
+    for (uint32_t k = 0; k < n; ++k) {
+        dst[k] = w.dtype == TR_I8 ? (float)((const int8_t *)w.data)[first + k] * w.scale[token]
+                                  : tr_weight_at(&w, first + k);
+    }
+}
+
+/* dst[n1] = (b [n1, n0] . q) * (row scale * (s / 32767)) + c[n1], a: q16[n0], b: I8 */
+void tr_linear_i8(const tr_call *call) {
+    uint32_t in = call->i->n0, out = call->i->n1;
+    tr_weights w = tr_weights_of(call, call->b), bias = tr_weights_of(call, call->c);
+    const tr_i16 *q = call->a;
+    tr_i32 *acc = call->dst; /* integers first, then the floats in their place */
+    float *dst = call->dst, s;
+    memcpy(&s, q + tr_round_up(in, 8), sizeof s);
+    float unit = s / 32767.0f;
+    tr_dots_i8(acc, w.data, in, out, q, in);
+    for (uint32_t o = 0; o < out; ++o) {
+        float y = (float)acc[o] * (w.scale[o] * unit);
         dst[o] = bias.data ? y + tr_weight_at(&bias, o) : y;
     }
 }
