@@ -123,7 +123,7 @@ tr_status tr_session_init(tr_session *session, const tr_model *model, void *aren
 
 /* Runs `infer` on one window of `count` = channels * length int16. `*logits` points to [outputs]
  * floats in the arena, valid until the next call. `input` may be any address, in the arena as well.
- */
+ * Logits that are not finite (absurd weights or factors) are there too, with TR_ERR_VALUE. */
 tr_status tr_infer(tr_session *session, const int16_t *input, uint32_t count, const float **logits);
 
 /* Starts the stream of a model of tokens again, at position 0. So do attaching and detaching an

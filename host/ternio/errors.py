@@ -51,3 +51,7 @@ class BuildError(TernioError):
 
 class LinkError(TernioError):
     """The serial link to a board failed or answered with an error."""
+
+
+class PortInUse(LinkError):
+    """Another program holds the serial port."""

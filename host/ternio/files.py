@@ -17,8 +17,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> int:
         its bytes.
 
     Raises:
-        ModelError: the disk or the folder does not allow it; nothing has changed then.
+        ModelError: there is something other than a regular file, or the disk or the folder does
+            not allow it; nothing has changed then.
     """
+    if path.exists() and not path.is_file():
+        raise ModelError(f"{path}: is no regular file; name another place to write to")
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:

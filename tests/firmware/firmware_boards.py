@@ -22,6 +22,9 @@ from ternio.models import Classifier, ClassifierConfig, LanguageModel, LanguageM
 from ternio.tensor import manual_seed
 
 
+DEFAULTS = Options()
+
+
 @cache
 def blob(name: str = "small", *, seed: int = 0, length: int = 12, width: int = 16, ffn: int = 32):
     """A packed classifier with random weights, three channels and three classes."""
@@ -53,7 +56,7 @@ def language() -> bytes:
 
 
 @cache
-def motion_shaped(options: Options = Options()) -> bytes:
+def motion_shaped(options: Options = DEFAULTS) -> bytes:
     """A blob of the shape and size of the reference model `motion`, untrained."""
     manual_seed(7)
     config = ClassifierConfig(channels=6, length=100, classes=4)
@@ -61,7 +64,7 @@ def motion_shaped(options: Options = Options()) -> bytes:
 
 
 def _pack(
-    name: str, config: ClassifierConfig, labels: tuple[str, ...], options: Options = Options()
+    name: str, config: ClassifierConfig, labels: tuple[str, ...], options: Options = DEFAULTS
 ) -> bytes:
     n = config.channels
     inputs = InputDescription(

@@ -17,7 +17,12 @@ def register(app: typer.Typer) -> None:
 
 def flash(
     model: Annotated[Path, typer.Argument(help="Blob, as `ternio pack` writes it.")],
-    board: Annotated[str, typer.Option("--board", "-b", help="The board's name or manifest file.")],
+    board: Annotated[
+        str | None,
+        typer.Option(
+            "--board", "-b", help="The board's name or manifest file; else who answers on --port."
+        ),
+    ] = None,
     port: PortOption = None,
     full: Annotated[
         bool, typer.Option("--full", help="Build and upload the firmware even when one answers.")
@@ -33,7 +38,7 @@ def flash(
     from ternio.boards import load_board
     from ternio.link.flash import flash as flash_board
 
-    target = load_board(board)
+    target = load_board(board or _board_at(port))
     tell = (lambda text: None) if as_json else (lambda text: typer.echo(f"{text} ...", err=True))
     with progress("sending") as bar:
         done = flash_board(
@@ -73,3 +78,16 @@ def flash(
         )
     say(f"{info.board} on {done.port} runs {info.model}, slot {info.slot}, storage {info.storage}")
     say(f"next: ternio infer DATA --port {done.port}")
+
+
+def _board_at(port: str | None) -> str:
+    """The name of the board that answers on a port."""
+    from ternio.errors import BoardError
+    from ternio.link.find import ask
+
+    if port is None:
+        raise BoardError("which board? give --board NAME (see `ternio boards`) or --port PORT")
+    info = ask(port)
+    if info is None:
+        raise BoardError(f"no ternio firmware answers on {port}: give --board as well")
+    return info.board

@@ -142,7 +142,13 @@ def train(
         bool, _option(_TRAINING, "--augment/--no-augment", text="Noise, gain, circular shift.")
     ] = True,
     seed: Annotated[
-        int | None, _option(_TRAINING, "--seed", text="Same seed, same model; default 0.")
+        int | None,
+        typer.Option(
+            min=0,
+            max=2**63 - 1,
+            help="Same seed, same model; default 0.",
+            rich_help_panel=_TRAINING,
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

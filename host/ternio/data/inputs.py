@@ -71,6 +71,12 @@ class InputDescription:
         mean, std = flat.mean(axis=0), flat.std(axis=0)
         std[std <= 1e-7 * largest] = 1.0
         scale = np.where(largest > 0, largest, 1.0) * (HEADROOM / _INT16_MAX)
+        for name, s in zip(data.channels, scale, strict=True):
+            if s < np.finfo(np.float32).tiny:
+                raise DataError(
+                    f"channel {name}: all values are below {s * _INT16_MAX:.0e}, too small for "
+                    "float32; use a larger unit"
+                )
         arrays = (a.astype(np.float32) for a in (mean, std, scale))
         return cls(data.channels, data.length, data.rate_hz, *arrays)
 

@@ -6,6 +6,7 @@ is returned as notes for the person who asked.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -135,6 +136,12 @@ def _class_names(train: RawDataset, notes: list[str]) -> tuple[str, ...]:
     else:
         numeric = all(name.lstrip("+-").isdigit() for name in seen)
         names = tuple(sorted(seen, key=int) if numeric else sorted(seen))
+    for name in names:
+        if any(unicodedata.category(letter) == "Cc" for letter in name):
+            raise DataError(
+                f"{train.source}: the label {name!r} holds a control character, which no console "
+                "can show; rename it"
+            )
     if len(names) < 2:
         raise DataError(
             f"{train.source}: every example has the label {names[0]!r}; a classifier needs two"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ternio.errors import LinkError
+from ternio.errors import LinkError, PortInUse
 from ternio.link.client import BoardClient, BoardInfo
 from ternio.link.virtual import VirtualBoards
 
@@ -32,10 +32,15 @@ def serial_ports() -> list[str]:
 
 
 def ask(port: str, timeout_s: float = PROBE_TIMEOUT_S) -> BoardInfo | None:
-    """The board's info, or None when no ternio firmware answers there."""
+    """The board's info, or None when no ternio firmware answers there.
+
+    Raises PortInUse when another program holds the port: what is behind it cannot be known.
+    """
     try:
         with BoardClient(port, hello_timeout_s=timeout_s) as client:
             return client.info()
+    except PortInUse:
+        raise
     except LinkError:
         return None
 
@@ -44,14 +49,19 @@ def find_boards(virtual: VirtualBoards | None = None) -> list[FoundBoard]:
     """All boards that answer, virtual ones first."""
     found = []
     for running in (virtual or VirtualBoards()).running():
-        info = ask(running.port)
-        if info is not None:
-            found.append(FoundBoard(running.port, info, running.name))
+        found += _answering(running.port, running.name)
     for port in serial_ports():
-        info = ask(port)
-        if info is not None:
-            found.append(FoundBoard(port, info))
+        found += _answering(port)
     return found
+
+
+def _answering(port: str, virtual: str = "") -> list[FoundBoard]:
+    """The board at a port; none when nothing answers or another program talks to it."""
+    try:
+        info = ask(port)
+    except PortInUse:
+        return []
+    return [FoundBoard(port, info, virtual)] if info is not None else []
 
 
 def choose_port(board: str | None, port: str | None, virtual: VirtualBoards | None = None) -> str:

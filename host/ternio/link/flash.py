@@ -96,7 +96,7 @@ def checked_blob(board: Board, path: Path) -> bytes:
         blob = Path(path).read_bytes()
     except OSError as error:
         raise BoardError(f"cannot read the model {path}: {error.strerror}") from None
-    Model.open(blob)
+    Model(blob, str(path))
     require_fit(Blob.decode(blob), board)
     return blob
 

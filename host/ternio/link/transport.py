@@ -13,7 +13,7 @@ from smp.exceptions import SMPException
 from smpclient.transport import SMPTransportDisconnected
 from smpclient.transport.serial import SMPSerialTransport
 
-from ternio.errors import LinkError
+from ternio.errors import LinkError, PortInUse
 
 WRITE_TIMEOUT_S = 10.0
 
@@ -40,7 +40,8 @@ class BoardTransport(SMPSerialTransport):
             self._conn.open()
             self._conn.reset_input_buffer()
         except (SerialException, OSError, ValueError) as error:
-            raise LinkError(open_error(address, error)) from None
+            kind = PortInUse if "lock" in str(error) else LinkError
+            raise kind(open_error(address, error)) from None
 
     async def send(self, data: bytes) -> None:
         self._awaited = _identity(data)
