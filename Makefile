@@ -19,7 +19,8 @@ $(STAMP): pyproject.toml host/hatch_build.py $(C_SOURCES)
 	@.ci/setup
 	@test -x $(BIN)/python || python3 -m venv $(VENV)
 	@echo "setup: installing ternio into $(VENV)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install -q -e '.[test]'
 	@touch $@
 
 demo: $(STAMP)

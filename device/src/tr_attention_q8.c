@@ -1,5 +1,6 @@
 /* tr_attention_q8.c - ATTENTION_Q8: attention over int8 keys and values, in integers but for a few
  * float operations a row: "Integer attention" in FORMAT.md section 5, whose names are used here. */
+#include "kernels/tr_kernels.h"
 #include "tr_dots.h"
 #include "tr_math.h"
 

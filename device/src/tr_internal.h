@@ -228,11 +228,6 @@ static inline int tr_finite(float x) {
     return (tr_bits(x) & 0x7F800000u) != 0x7F800000u;
 }
 
-/* round_half_even(x) for |x| < 2^22, by adding 1.5 * 2^23; some integer for the rest and for NaN */
-static inline uint32_t tr_round_even(float x) {
-    return tr_bits(x + 12582912.0f) - 0x4B400000u;
-}
-
 static inline uint64_t tr_round_up(uint64_t n, uint32_t unit) {
     return (n + unit - 1) / unit * unit;
 }

@@ -2,22 +2,13 @@
  * forward and transposed. The integer products are in kernels/. */
 #include "kernels/tr_kernels.h"
 
-static float largest(const float *x, uint32_t n, float floor) {
-    uint32_t top = tr_bits(floor); /* without the sign, floats compare as integers */
-    for (uint32_t k = 0; k < n; ++k) {
-        uint32_t size = tr_bits(x[k]) & 0x7FFFFFFFu;
-        if (size > top) top = size;
-    }
-    return tr_from_bits(top);
-}
-
 /* dst q8[n0] of a[n0] */
 void tr_quantize(const tr_call *call) {
     uint32_t n = call->i->n0, padded = (uint32_t)tr_round_up(n, 64);
     const float *a = call->a;
     int8_t *q = call->dst;
-    float s = largest(a, n, 1e-5f), inverse = 127.0f / s;
-    for (uint32_t k = 0; k < n; ++k) q[k] = (int8_t)tr_round_even(a[k] * inverse);
+    float s = tr_kernel_largest(a, n, 1e-5f);
+    tr_kernel_quantize8(q, a, n, 127.0f / s);
     memset(q + n, 0, padded - n);
     memcpy(q + padded, &s, sizeof s);
 }
@@ -27,8 +18,8 @@ void tr_quantize16(const tr_call *call) {
     uint32_t n = call->i->n0, padded = (uint32_t)tr_round_up(n, 8);
     const float *a = call->a;
     tr_i16 *q = call->dst;
-    float s = largest(a, n, 1e-30f), inverse = 32767.0f / s;
-    for (uint32_t k = 0; k < n; ++k) q[k] = (int16_t)tr_round_even(a[k] * inverse);
+    float s = tr_kernel_largest(a, n, 1e-30f);
+    tr_kernel_quantize16(q, a, n, 32767.0f / s);
     memset(q + n, 0, 2 * (padded - n));
     memcpy(q + padded, &s, sizeof s);
 }

@@ -4,7 +4,20 @@
 #include "internal.h"
 #include "kernels.h"
 
+/* Quantisation must round x * (127 / s) to a float before it rounds it to a code, as boards do, so
+ * the compiler may not fuse products with sums. Where fusing is wanted, V(fma) asks for it. */
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off")
+#endif
+
 #include "kernels.c"
+
+/* What calls the kernels is compiled for size and speed of compilation: its time is not here. */
+#if defined(__OPTIMIZE__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O1")
+#endif
 
 #include "context.c"
 #include "random.c"

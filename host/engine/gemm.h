@@ -46,38 +46,23 @@ TE_INLINE void V(tile)(const int rows, const int vectors, const te_tile *t) {
     }
 }
 
-/* All rows of a block in tiles of TE_TILE_ROWS, then of 4, 2 and 1: fewer sizes, less code. */
+/* All rows of a block in tiles of TE_TILE_ROWS, then of half as many, then one by one. */
 static TE_TARGET void V(tile_rows)(int64_t rows, int narrow, te_tile *t) {
+    enum { WHOLE = TE_TILE_ROWS, HALF = TE_TILE_ROWS / 2 };
     while (rows > 0) {
-        const int64_t step = rows >= TE_TILE_ROWS ? TE_TILE_ROWS
-                             : rows >= 4          ? 4
-                             : rows >= 2          ? 2
-                                                  : 1;
-        switch (2 * step + narrow) {
-        case 2 * TE_TILE_ROWS:
-            V(tile)(TE_TILE_ROWS, 2, t);
-            break;
-        case 2 * TE_TILE_ROWS + 1:
-            V(tile)(TE_TILE_ROWS, 1, t);
-            break;
-        case 8:
-            V(tile)(4, 2, t);
-            break;
-        case 9:
-            V(tile)(4, 1, t);
-            break;
-        case 4:
-            V(tile)(2, 2, t);
-            break;
-        case 5:
-            V(tile)(2, 1, t);
-            break;
-        case 2:
+        const int64_t step = rows >= WHOLE ? WHOLE : rows >= HALF ? HALF : 1;
+        if (step == WHOLE && !narrow)
+            V(tile)(WHOLE, 2, t);
+        else if (step == WHOLE)
+            V(tile)(WHOLE, 1, t);
+        else if (step == HALF && !narrow)
+            V(tile)(HALF, 2, t);
+        else if (step == HALF)
+            V(tile)(HALF, 1, t);
+        else if (!narrow)
             V(tile)(1, 2, t);
-            break;
-        default:
+        else
             V(tile)(1, 1, t);
-        }
         rows -= step;
         t->a += step * t->a_row;
         t->c += step * t->c_row;

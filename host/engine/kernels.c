@@ -1,5 +1,6 @@
-/* kernels.c - the inner loops, compiled once per instruction set from simd.h, gemm.h, rows.h
- * and activations.h, and the choice among them at run time. */
+/* kernels.c - the inner loops, compiled per instruction set from simd.h, gemm.h, rows.h and
+ * activations.h, and the choice among them at run time. A build without optimisation, where wide
+ * vectors would only cost compile time, has the portable ones alone. */
 #include "internal.h"
 #include "kernels.h"
 
@@ -14,6 +15,11 @@
 #define TE_UNROLL _Pragma("GCC unroll 16")
 #endif
 #define TE_PORTABLE_BYTES 16
+/* Vectors for sums in double, which are wider than the instruction set's on some. */
+typedef double te_double4 __attribute__((vector_size(32)));
+typedef int64_t te_long4 __attribute__((vector_size(32)));
+typedef te_float te_float4
+    __attribute__((vector_size(4 * sizeof(te_float)), aligned(sizeof(te_float)), may_alias));
 #else
 #define TE_ALWAYS_INLINE
 #define TE_UNROLL
@@ -55,11 +61,12 @@ static const te_int te_lane_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 #define TE_ZIP_HIGH_16(a, b)                                                                       \
     __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 
-#define TE_TABLE(label, suffix)                                                                    \
-    static const te_kernels te_kernels_##suffix = {                                                \
+/* `products` made the matrix kernels, `suffix` the passes over rows. */
+#define TE_TABLE(label, products, suffix)                                                          \
+    static const te_kernels te_kernels_##products = {                                              \
         .name = label,                                                                             \
-        .gemm = te_gemm_##suffix,                                                                  \
-        .transpose = te_pack_transposed_##suffix,                                                  \
+        .gemm = te_gemm_##products,                                                                \
+        .transpose = te_pack_transposed_##products,                                                \
         .add = te_add_##suffix,                                                                    \
         .mul = te_mul_##suffix,                                                                    \
         .scale = te_scale_##suffix,                                                                \
@@ -68,6 +75,7 @@ static const te_int te_lane_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
         .dot = te_dot_##suffix,                                                                    \
         .sum_squares = te_sum_squares_##suffix,                                                    \
         .total = te_total_##suffix,                                                                \
+        .total_abs = te_total_abs_##suffix,                                                        \
         .max_abs = te_max_abs_##suffix,                                                            \
         .quantize = te_quantize_##suffix,                                                          \
         .ternarize = te_ternarize_##suffix,                                                        \
@@ -95,7 +103,7 @@ static const te_int te_lane_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 #define TE_SUFFIX portable
 #define TE_TARGET
 #define TE_VECTOR_BYTES TE_PORTABLE_BYTES
-#define TE_TILE_ROWS    6
+#define TE_TILE_ROWS    4
 #ifdef TE_DOUBLE
 #define TE_ZIP_LOW  TE_ZIP_LOW_2
 #define TE_ZIP_HIGH TE_ZIP_HIGH_2
@@ -107,10 +115,11 @@ static const te_int te_lane_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 #include "gemm.h"
 #include "rows.h"
 #include "activations.h"
-TE_TABLE("portable", portable);
+TE_TABLE("portable", portable, portable);
 #include "simd_end.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__) && defined(__OPTIMIZE__)
+#define TE_X86
 
 #define TE_SUFFIX       avx2
 #define TE_TARGET       __attribute__((target("avx2,fma")))
@@ -135,8 +144,10 @@ TE_TABLE("portable", portable);
 #include "gemm.h"
 #include "rows.h"
 #include "activations.h"
-TE_TABLE("avx2", avx2);
+TE_TABLE("avx2", avx2, avx2);
 #include "simd_end.h"
+
+/* Products only: passes over rows wait for memory, and gain nothing from wider vectors. */
 
 /* A bit mask of the first n lanes. */
 #define TE_FIRST(n) ((1u << (n)) - 1)
@@ -162,23 +173,22 @@ TE_TABLE("avx2", avx2);
 #endif
 #include "simd.h"
 #include "gemm.h"
-#include "rows.h"
-#include "activations.h"
-TE_TABLE("avx512", avx512);
+TE_TABLE("avx512", avx512, avx2);
 #include "simd_end.h"
 
-static int te_has_avx512(void) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
-}
 static int te_has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static int te_has_avx512(void) {
+    return te_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq");
 }
 #endif
 
 /* ---- Choice ---- */
 
 static const te_kernels *te_find_kernels(const char *name) {
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(TE_X86)
     if (!strcmp(name, "avx512") && te_has_avx512()) return &te_kernels_avx512;
     if (!strcmp(name, "avx2") && te_has_avx2()) return &te_kernels_avx2;
 #endif

@@ -92,6 +92,7 @@ struct te_kernels {
     te_float (*dot)(int64_t n, const te_float *a, const te_float *b);
     te_float (*sum_squares)(int64_t n, te_float mean, const te_float *x);
     te_float (*total)(int64_t n, const te_float *x);
+    double (*total_abs)(int64_t n, const te_float *x);
     te_float (*max_abs)(int64_t n, const te_float *x);
     void (*quantize)(int64_t n, te_float factor, te_float limit, const te_float *x, te_float *y);
     void (*ternarize)(int64_t n, te_float divisor, const te_float *x, te_float *y);

@@ -154,45 +154,55 @@ static int te_attention_check(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor
     return 1;
 }
 
-/* One head: probabilities p [time, key_time] and output o (rows of stride q_row) from q, the
- * transposed keys k_t [head_dim, padded] and v. */
+/* c [m, n] (+)= a [m, k] b [k, n], with strides for the rows of each and the columns of a */
+static void te_multiply(te_ctx *ctx, int64_t m, int64_t n, int64_t k, const te_float *a,
+                        int64_t a_row, int64_t a_col, const te_float *b, int64_t b_row, te_float *c,
+                        int64_t c_row, int accumulate) {
+    te_gemm g = {.m = m,
+                 .n = n,
+                 .k = k,
+                 .a = a,
+                 .a_row = a_row,
+                 .a_col = a_col,
+                 .b = b,
+                 .b_row = b_row,
+                 .b_col = 1,
+                 .c = c,
+                 .c_row = c_row,
+                 .accumulate = accumulate};
+    te_product(ctx, &g);
+}
+
+/* Floats that the probabilities of one head take: a block of queries has as many columns as its
+ * last query sees keys, and the blocks follow each other. */
+static int64_t te_head_floats(const te_attention_dims *d) {
+    int64_t floats = 0;
+    for (int64_t t0 = 0; t0 < d->time; t0 += TE_QUERY_BLOCK) {
+        const int64_t rows = d->time - t0 < TE_QUERY_BLOCK ? d->time - t0 : TE_QUERY_BLOCK;
+        floats += rows * te_keys_seen(d, t0 + rows - 1);
+    }
+    return floats;
+}
+
+/* One head: probabilities p and output o (rows of stride q_row) from q, the transposed keys
+ * k_t [head_dim, padded] and v. */
 static void te_attention_head(te_ctx *ctx, const te_attention_dims *d, const te_float *q,
                               const te_float *k_t, const te_float *v, te_float *p, te_float *o) {
     for (int64_t t0 = 0; t0 < d->time; t0 += TE_QUERY_BLOCK) {
         const int64_t rows = d->time - t0 < TE_QUERY_BLOCK ? d->time - t0 : TE_QUERY_BLOCK;
         const int64_t keys = te_keys_seen(d, t0 + rows - 1);
-        te_float *p_block = p + t0 * d->key_time;
-        te_gemm scores = {.m = rows,
-                          .n = keys,
-                          .k = d->head_dim,
-                          .a = q + t0 * d->q_row,
-                          .a_row = d->q_row,
-                          .a_col = 1,
-                          .b = k_t,
-                          .b_row = d->padded,
-                          .b_col = 1,
-                          .c = p_block,
-                          .c_row = d->key_time};
-        te_product(ctx, &scores);
+        te_multiply(ctx, rows, keys, d->head_dim, q + t0 * d->q_row, d->q_row, 1, k_t, d->padded, p,
+                    keys, 0);
         for (int64_t r = 0; r < rows; r++) {
             const int64_t seen = te_keys_seen(d, t0 + r);
-            te_float *row = p_block + r * d->key_time, largest;
+            te_float *row = p + r * keys, largest;
             te_float total = ctx->kernels->exp_row(seen, d->scale, row, row, &largest);
             ctx->kernels->scale(seen, (te_float)1 / total, row, row);
             te_clear_floats(row + seen, keys - seen);
         }
-        te_gemm mix = {.m = rows,
-                       .n = d->head_dim,
-                       .k = keys,
-                       .a = p_block,
-                       .a_row = d->key_time,
-                       .a_col = 1,
-                       .b = v,
-                       .b_row = d->kv_row,
-                       .b_col = 1,
-                       .c = o + t0 * d->q_row,
-                       .c_row = d->q_row};
-        te_product(ctx, &mix);
+        te_multiply(ctx, rows, d->head_dim, keys, p, keys, 1, v, d->kv_row, o + t0 * d->q_row,
+                    d->q_row, 0);
+        p += rows * keys;
     }
 }
 
@@ -201,9 +211,9 @@ te_tensor *te_attention(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor *v, i
     te_attention_dims d;
     if (!te_attention_check(ctx, q, k, v, heads, kv_heads, causal, &d)) return NULL;
     const int keep = te_needs_grad(ctx, q) || te_needs_grad(ctx, k) || te_needs_grad(ctx, v);
-    const int64_t square = d.time * d.key_time;
+    const int64_t head_floats = te_head_floats(&d);
     te_tensor *o = te_tensor_like(ctx, q);
-    te_float *p = te_alloc_floats(ctx, keep ? d.batch * heads * square : square);
+    te_float *p = te_alloc_floats(ctx, keep ? d.batch * heads * head_floats : head_floats);
     te_float *k_t = te_alloc_floats(ctx, d.head_dim * d.padded);
     if (!o || !p || !k_t) {
         te_release(o);
@@ -219,7 +229,7 @@ te_tensor *te_attention(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor *v, i
                 ctx->kernels->transpose(k_t, te_values(k) + kv_at, d.kv_row, d.head_dim, d.key_time,
                                         d.padded);
             te_attention_head(ctx, &d, te_values(q) + q_at, k_t, te_values(v) + kv_at,
-                              keep ? p + (b * heads + h) * square : p, te_values(o) + q_at);
+                              keep ? p + (b * heads + h) * head_floats : p, te_values(o) + q_at);
         }
     }
     te_free(ctx, k_t);
@@ -244,75 +254,33 @@ typedef struct {
 /* dv += p^T do;  dp = do v^T;  ds = p (dp - sum(p dp)) scale;  dq += ds k;  dk += ds^T q */
 static void te_attention_head_backward(te_ctx *ctx, const te_attention_dims *d,
                                        const te_attention_back *h) {
+    const te_float *p = h->p;
     for (int64_t t0 = 0; t0 < d->time; t0 += TE_QUERY_BLOCK) {
         const int64_t rows = d->time - t0 < TE_QUERY_BLOCK ? d->time - t0 : TE_QUERY_BLOCK;
-        const int64_t keys = te_keys_seen(d, t0 + rows - 1), kt = d->key_time;
-        const te_float *p = h->p + t0 * kt, *d_out = h->d_out + t0 * d->q_row;
+        const int64_t keys = te_keys_seen(d, t0 + rows - 1);
+        const te_float *d_out = h->d_out + t0 * d->q_row;
         if (h->dv) {
-            te_gemm g = {.m = keys,
-                         .n = d->head_dim,
-                         .k = rows,
-                         .a = p,
-                         .a_row = 1,
-                         .a_col = kt,
-                         .b = d_out,
-                         .b_row = d->q_row,
-                         .b_col = 1,
-                         .c = h->dv,
-                         .c_row = d->kv_row,
-                         .accumulate = 1};
-            te_product(ctx, &g);
+            te_multiply(ctx, keys, d->head_dim, rows, p, 1, keys, d_out, d->q_row, h->dv, d->kv_row,
+                        1);
         }
-        if (!h->dq && !h->dk) continue;
-        te_gemm dp = {.m = rows,
-                      .n = keys,
-                      .k = d->head_dim,
-                      .a = d_out,
-                      .a_row = d->q_row,
-                      .a_col = 1,
-                      .b = h->v_t,
-                      .b_row = d->padded,
-                      .b_col = 1,
-                      .c = h->ds,
-                      .c_row = kt};
-        te_product(ctx, &dp);
+        te_multiply(ctx, rows, keys, d->head_dim, d_out, d->q_row, 1, h->v_t, d->padded, h->ds,
+                    keys, 0);
         for (int64_t r = 0; r < rows; r++) {
             const int64_t seen = te_keys_seen(d, t0 + r);
-            te_float *row = h->ds + r * kt;
-            te_float inner = ctx->kernels->dot(seen, p + r * kt, row);
-            ctx->kernels->softmax_back(seen, d->scale, inner, p + r * kt, row, row, 0);
+            te_float *row = h->ds + r * keys;
+            te_float inner = ctx->kernels->dot(seen, p + r * keys, row);
+            ctx->kernels->softmax_back(seen, d->scale, inner, p + r * keys, row, row, 0);
             te_clear_floats(row + seen, keys - seen);
         }
         if (h->dq) {
-            te_gemm g = {.m = rows,
-                         .n = d->head_dim,
-                         .k = keys,
-                         .a = h->ds,
-                         .a_row = kt,
-                         .a_col = 1,
-                         .b = h->k,
-                         .b_row = d->kv_row,
-                         .b_col = 1,
-                         .c = h->dq + t0 * d->q_row,
-                         .c_row = d->q_row,
-                         .accumulate = 1};
-            te_product(ctx, &g);
+            te_multiply(ctx, rows, d->head_dim, keys, h->ds, keys, 1, h->k, d->kv_row,
+                        h->dq + t0 * d->q_row, d->q_row, 1);
         }
         if (h->dk) {
-            te_gemm g = {.m = keys,
-                         .n = d->head_dim,
-                         .k = rows,
-                         .a = h->ds,
-                         .a_row = 1,
-                         .a_col = kt,
-                         .b = h->q + t0 * d->q_row,
-                         .b_row = d->q_row,
-                         .b_col = 1,
-                         .c = h->dk,
-                         .c_row = d->kv_row,
-                         .accumulate = 1};
-            te_product(ctx, &g);
+            te_multiply(ctx, keys, d->head_dim, rows, h->ds, 1, keys, h->q + t0 * d->q_row,
+                        d->q_row, h->dk, d->kv_row, 1);
         }
+        p += rows * keys;
     }
 }
 
@@ -321,6 +289,7 @@ static int te_attention_backward(te_ctx *ctx, te_node *node) {
     te_attention_dims d;
     if (!te_attention_check(ctx, q, k, v, node->ints[0], node->ints[1], (int)node->ints[2], &d))
         return 0;
+    const int64_t head_floats = te_head_floats(&d);
     int done = 0;
     te_float *dq = NULL, *dk = NULL, *dv = NULL;
     te_float *ds = te_alloc_floats(ctx, TE_QUERY_BLOCK * d.key_time);
@@ -340,7 +309,7 @@ static int te_attention_backward(te_ctx *ctx, te_node *node) {
                                    .k = te_values(k) + kv_at,
                                    .v_t = v_t,
                                    .p = (te_float *)node->saved[0] +
-                                        (b * d.heads + head) * d.time * d.key_time,
+                                        (b * d.heads + head) * head_floats,
                                    .d_out = node->out->grad + q_at,
                                    .dq = dq ? dq + q_at : NULL,
                                    .dk = dk ? dk + kv_at : NULL,

@@ -121,23 +121,17 @@ static int te_linear_backward(te_ctx *ctx, te_node *node) {
 
 /* ---- BitLinear (arXiv 2402.17764) ---- */
 
-/* gamma = mean(|w|), summed in eight double lanes so that every build gives the same value. */
-static te_float te_mean_abs(const te_float *w, int64_t n) {
-    double lanes[8] = {0};
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (int k = 0; k < 8; k++) lanes[k] += fabs((double)w[i + k]);
-    for (int k = 0; i < n; i++, k++) lanes[k] += fabs((double)w[i]);
-    double total = ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
-                   ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-    return n ? (te_float)(total / (double)n) : 0;
+/* gamma = mean(|w|) */
+static te_float te_mean_abs(const te_kernels *kernels, const te_float *w, int64_t n) {
+    return n ? (te_float)(kernels->total_abs(n, w) / (double)n) : 0;
 }
 
 te_float te_quantize_ternary(const te_float *w, int64_t n, int8_t *trits) {
-    te_float gamma = te_mean_abs(w, n);
+    const te_kernels *kernels = te_find_kernels("portable");
+    te_float gamma = te_mean_abs(kernels, w, n);
     for (int64_t i = 0; i < n; i++) {
         te_float trit;
-        te_find_kernels("portable")->ternarize(1, gamma + TE_QUANT_EPS, w + i, &trit);
+        kernels->ternarize(1, gamma + TE_QUANT_EPS, w + i, &trit);
         trits[i] = (int8_t)trit;
     }
     return gamma;
@@ -188,7 +182,7 @@ te_tensor *te_bitlinear(te_ctx *ctx, te_tensor *x, te_tensor *w) {
         te_release(y);
         return NULL;
     }
-    te_float gamma = te_mean_abs(te_values(w), w->numel);
+    te_float gamma = te_mean_abs(kernels, te_values(w), w->numel);
     kernels->ternarize(w->numel, gamma + TE_QUANT_EPS, te_values(w), work.trits);
     for (int64_t i = 0; i < rows; i++) {
         const te_float *row = te_values(x) + i * in;

@@ -56,6 +56,32 @@ static TE_TARGET te_float V(max_abs)(int64_t n, const te_float *x) {
     return V(largest)(top);
 }
 
+/* Sum of |x| in eight double lanes, n / 8 elements each, so that every set of kernels gives the
+ * same value. */
+static TE_TARGET double V(total_abs)(int64_t n, const te_float *x) {
+    double lanes[8] = {0};
+    int64_t i = 0;
+#if TE_VECTOR_BYTES
+    te_double4 low = {0}, high = {0};
+    for (; i + 8 <= n; i += 8) {
+        te_double4 a = __builtin_convertvector(*(const te_float4 *)(x + i), te_double4);
+        te_double4 b = __builtin_convertvector(*(const te_float4 *)(x + i + 4), te_double4);
+        low += (te_double4)((te_long4)a & INT64_MAX);
+        high += (te_double4)((te_long4)b & INT64_MAX);
+    }
+    for (int k = 0; k < 4; k++) {
+        lanes[k] = low[k];
+        lanes[4 + k] = high[k];
+    }
+#else
+    for (; i + 8 <= n; i += 8)
+        for (int k = 0; k < 8; k++) lanes[k] += fabs((double)x[i + k]);
+#endif
+    for (int k = 0; i < n; i++, k++) lanes[k] += fabs((double)x[i]);
+    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
 /* y = clamp(round(x * factor), -limit, limit): activations to int8, kept in floats */
 static TE_TARGET void V(quantize)(int64_t n, te_float factor, te_float limit, const te_float *x,
                                   te_float *y) {

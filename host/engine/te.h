@@ -138,8 +138,9 @@ void te_ctx_trim(te_ctx *ctx);
 void te_fail_allocation(te_ctx *ctx, int64_t n);
 
 /* Name of the matrix kernels in use: "avx512", "avx2" or "portable". te_set_simd chooses by that
- * name (TE_ERR_VALUE: unknown, or not possible on this machine). Each gives the same result on
- * every run; they may differ from each other in the last bits. */
+ * name (TE_ERR_VALUE: unknown, or not possible on this machine; a build without optimisation has
+ * "portable" alone). Each gives the same result on every run; they may differ from each other in
+ * the last bits. */
 const char *te_simd(const te_ctx *ctx);
 te_status te_set_simd(te_ctx *ctx, const char *name);
 

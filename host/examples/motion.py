@@ -4,6 +4,7 @@ python host/examples/motion.py
 """
 
 import numpy as np
+
 from ternio import data, manual_seed
 from ternio.checkpoint import Checkpoint
 from ternio.compile import pack_checkpoint

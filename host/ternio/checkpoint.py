@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import numpy as np
 
 from .data import InputDescription, Vocabulary
 from .errors import DataError, ModelError
+from .files import write_whole
 from .lora import has_factors
 from .models import (
     Classifier,
@@ -115,15 +115,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> int:
         about["state"], kept = checkpoint.state.to_file()
         arrays |= {f"state/{k}": v for k, v in kept.items()}
     arrays["checkpoint"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ModelError(f"{path}: cannot be written ({error.strerror})") from error
-    return path.stat().st_size
+    return write_whole(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -216,3 +208,75 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             f"{path.name}: checkpoint version {about.get('version')}; this ternio reads {VERSION}"
         )
     return about, arrays
+
+
+def export_safetensors(path: str | Path, model: Classifier | LanguageModel) -> int:
+    """Writes a model's parameters as .safetensors, its configuration in the metadata.
+
+    Needs the package `safetensors` (pip install 'ternio[safetensors]').
+
+    Returns:
+        the file's bytes.
+    """
+    library, path = _safetensors(), Path(path)
+    if has_factors(model):
+        raise ModelError(f"{path.name}: the model has LoRA factors; lora.remove() them first")
+    metadata = {"format": "ternio", "model": json.dumps(model.config.to_dict())}
+    content = library.numpy.save(model.state_dict(), metadata=metadata)
+    return write_whole(path, lambda file: file.write(content))
+
+
+def import_safetensors(
+    path: str | Path, model: Classifier | LanguageModel | None = None
+) -> Classifier | LanguageModel:
+    """Reads parameters from .safetensors; half and double precision become float32.
+
+    Args:
+        path: the file.
+        model: takes the parameters over, names and shapes have to be its; without one the file has
+            to come from export_safetensors().
+
+    Returns:
+        the model.
+
+    Raises:
+        ModelError: the file is missing, damaged, or does not fit. The model is unchanged then.
+    """
+    library, path = _safetensors(), Path(path)
+    try:
+        with library.safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            state = {name: _float32(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # the library raises its own kinds, one of them not even exported
+        raise ModelError(f"{path.name}: not a sound .safetensors file ({error})") from error
+    try:
+        if model is None:
+            if metadata.get("format") != "ternio":
+                raise ModelError("does not say which model it is of; give one to load it into")
+            config = config_from_dict(json.loads(metadata["model"]))
+            _check_size(config, state)
+            model = build(config)
+        model.load_state_dict(state)
+    except ModelError as error:
+        raise ModelError(f"{path.name}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path.name}: its metadata lack or garble {error}") from error
+    return model
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    """Half and double precision widened or narrowed; integers are left to be refused."""
+    return array.astype(np.float32) if array.dtype.kind not in "iub" else array
+
+
+def _safetensors() -> Any:
+    """The package, which is optional."""
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ModelError(
+            "the package safetensors is not installed; pip install 'ternio[safetensors]'"
+        ) from error
+    return safetensors

@@ -52,7 +52,9 @@ class _Road:
         return self.output / "motion.tern"
 
 
-def run_motion(board_name: str, output: Path, seed: int, tell: Tell) -> dict[str, Any]:
+def run_motion(
+    board_name: str, output: Path, seed: int, tell: Tell, table_on_stderr: bool = False
+) -> dict[str, Any]:
     """Walks the road, writes checkpoint, blob, adapter, figure and JSON to `output`.
 
     Returns the facts that report.json holds; `kept` tells whether every promise was kept.
@@ -69,7 +71,7 @@ def run_motion(board_name: str, output: Path, seed: int, tell: Tell) -> dict[str
         clients = _flash(road, stack)
         _classify_and_adapt(road, clients)
     account = _account(road, time.monotonic() - start)
-    return _report(road, account)
+    return _report(road, account, table_on_stderr)
 
 
 def _usable_board(name: str, tell: Tell) -> Board:
@@ -338,7 +340,7 @@ def _ram_parts(parts: list[tuple[str, int]], model: Any, board: Board) -> list[t
     return used + ([("stack, buffers, state", rest)] if rest > 0 else [])
 
 
-def _report(road: _Road, account: Account) -> dict[str, Any]:
+def _report(road: _Road, account: Account, table_on_stderr: bool) -> dict[str, Any]:
     figure, facts_path = road.output / "report.png", road.output / "report.json"
     facts = {
         "board": road.board.name,
@@ -351,7 +353,7 @@ def _report(road: _Road, account: Account) -> dict[str, Any]:
     draw(figure, account)
     write_json(facts_path, account, facts)
     road.tell("")
-    print_promises(account.promises)
+    print_promises(account.promises, table_on_stderr)
     road.tell("")
     road.tell(f"figure:  {figure}")
     road.tell(f"numbers: {facts_path}")

@@ -6,8 +6,10 @@ Each is one operation of the engine and one node on its tape. Shapes are row-maj
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ._engine import lib
-from .tensor import Tensor, apply
+from .tensor import Tensor, apply, concatenate
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -82,6 +84,65 @@ def lora(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
     return apply(lib.te_lora, y, x, a, b, float(scale))
 
 
+def geglu(gate: Tensor, up: Tensor) -> Tensor:
+    """gelu(gate) * up (arXiv 2002.05202)."""
+    return apply(lib.te_geglu, gate, up)
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """Largest value over time.  [..., time, width] -> [..., width]"""
+    return apply(lib.te_max_pool, x)
+
+
+def conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int | tuple[int, int] = 0,
+) -> Tensor:
+    """Convolution over time with zeros around; channels last, unlike PyTorch's.
+
+    x [..., time, in], weight [out, kernel, in], bias [out]
+    -> [..., (time + left + right - kernel) / stride + 1, out]
+
+    Args:
+        padding: zeros on both sides, or (left, right); (kernel - 1, 0) makes it causal.
+    """
+    left, right = (padding, padding) if isinstance(padding, int) else padding
+    return apply(lib.te_conv1d, x, weight, bias, stride, left, right)
+
+
+def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """Elements become 0 with probability p, the others are divided by 1 - p (1207.0580)."""
+    return apply(lib.te_dropout, x, float(p)) if training else x
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Up to 8 tensors joined along a dimension."""
+    return concatenate(tensors, dim)
+
+
+def gather(x: Tensor, index: Tensor) -> Tensor:
+    """One element of each row.  x [..., n], index int32 [...] -> [...]"""
+    return apply(lib.te_gather, x, index)
+
+
+def minimum(a: Tensor, b: Tensor) -> Tensor:
+    """The smaller of two, element by element."""
+    return apply(lib.te_minimum, a, b)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x))"""
+    return x.sigmoid()
+
+
+def tanh(x: Tensor) -> Tensor:
+    """Hyperbolic tangent."""
+    return x.tanh()
+
+
 def relu(x: Tensor) -> Tensor:
     """max(x, 0)"""
     return x.relu()
@@ -100,6 +161,11 @@ def gelu(x: Tensor) -> Tensor:
 def softmax(x: Tensor) -> Tensor:
     """Over the last dimension."""
     return x.softmax()
+
+
+def log_softmax(x: Tensor) -> Tensor:
+    """Logarithm of softmax() over the last dimension."""
+    return x.log_softmax()
 
 
 def cross_entropy(logits: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:

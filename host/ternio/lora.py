@@ -2,7 +2,9 @@
 
     >>> lora.add(model, rank=4, scale=2.0)          # q, v and head get factors, the rest is frozen
     >>> train.fit(model, inputs, new_examples)
+    >>> lora.save("wrist.lora", model)
     >>> lora.remove(model)                          # the base model again, bit for bit
+    >>> lora.load("wrist.lora", model)
 
 A packed model carries the same slots for the board (ternio.compile); this module is for models that
 stay on the host, and for knowing beforehand what adapting on the board can reach.
@@ -11,16 +13,22 @@ stay on the host, and for knowing beforehand what adapting on the board can reac
 from __future__ import annotations
 
 import fnmatch
+import hashlib
+import json
 import math
+import zipfile
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from . import functional as F
 from .errors import ModelError
+from .files import write_whole
 from .nn import BitLinear, Linear, Module, Parameter
 from .tensor import Tensor
 
+FORMAT = "ternio lora 1"
 TARGETS = ("q", "v", "head")
 
 
@@ -32,7 +40,11 @@ class LoRALinear(Module):
         rank: rows of A.
         scale: factor of the side path (alpha / rank).
 
-    A is initialised as a linear layer's weight, B with zeros: the layer starts as its base.
+    A is initialised as a linear layer's weight (Kaiming), B with zeros: the layer starts as its
+    base.
+
+    Attributes:
+        unmerged: the base's own weight while the factors are part of it, else None.
     """
 
     def __init__(self, base: Linear | BitLinear, rank: int, scale: float) -> None:
@@ -41,8 +53,11 @@ class LoRALinear(Module):
         self.base, self.scale = base, scale
         self.a = Parameter(rank, in_features, context=context).uniform_(-bound, bound)
         self.b = Parameter(out_features, rank, context=context)
+        self.unmerged: np.ndarray | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.unmerged is not None:
+            return self.base(x)
         return F.lora(self.base(x), x, self.a, self.b, self.scale)
 
 
@@ -68,56 +83,182 @@ def add(
     patterns = tuple(targets)
     if has_factors(model):
         raise ModelError("the model has LoRA factors already; remove() them first")
-    linear = [p for p, m in model.named_modules() if isinstance(m, (Linear, BitLinear))]
+    linear = _linear_layers(model)
     chosen = [p for p in linear if any(_matches(p, t) for t in patterns)]
     if not chosen:
         raise ModelError(f"no layer matches {', '.join(patterns)}; there are {', '.join(linear)}")
-    model.requires_grad_(False)
-    for path in chosen:
-        owner, name = _owner(model, path)
-        setattr(owner, name, LoRALinear(getattr(owner, name), rank, scale))
+    _attach(model, dict.fromkeys(chosen, (rank, scale)))
     return chosen
 
 
 def has_factors(model: Module) -> bool:
     """Whether any layer has a side path."""
-    return any(isinstance(m, LoRALinear) for _, m in model.named_modules())
+    return bool(_layers(model))
 
 
-def remove(model: Module) -> None:
-    """Takes the side paths away and frees all parameters."""
-    for path in [p for p, m in model.named_modules() if isinstance(m, LoRALinear)]:
+def remove(model: Module, keep: bool = False) -> None:
+    """Takes the side paths away and frees all parameters.
+
+    Args:
+        model: changed in place.
+        keep: leave merged weights as they are (see merge()); else the base is what it was.
+    """
+    if not keep:
+        unmerge(model)
+    for path, layer in _layers(model):
+        if keep and layer.unmerged is None:
+            raise ModelError(f"{path}: its factors would be lost; merge() them first")
+    for path, layer in _layers(model):
         owner, name = _owner(model, path)
-        setattr(owner, name, getattr(owner, name).base)
+        setattr(owner, name, layer.base)
     model.requires_grad_(True)
+
+
+def merge(model: Module) -> None:
+    """Adds the factors to the weights, scale * B A, so that they cost no time; float layers only.
+
+    Raises:
+        ModelError: a layer is ternary: the sum would not be. Nothing is changed then.
+    """
+    layers = _layers(model)
+    for path, layer in layers:
+        if isinstance(layer.base, BitLinear):
+            raise ModelError(f"{path}: a ternary layer cannot take up its factors")
+    for _, layer in layers:
+        if layer.unmerged is None:
+            weight = layer.base.weight.numpy()
+            layer.unmerged = weight.copy()
+            weight += np.float32(layer.scale) * (layer.b.numpy() @ layer.a.numpy())
+
+
+def unmerge(model: Module) -> None:
+    """The reverse of merge(), bit for bit."""
+    for _, layer in _layers(model):
+        if layer.unmerged is not None:
+            layer.base.weight.numpy()[...] = layer.unmerged
+            layer.unmerged = None
 
 
 def state_dict(model: Module) -> dict[str, np.ndarray]:
     """Copies of the factors only, by path (`blocks.0.attention.q.a`, ...)."""
-    return {
-        f"{path}.{name}": getattr(module, name).numpy().copy()
-        for path, module in model.named_modules()
-        if isinstance(module, LoRALinear)
-        for name in ("a", "b")
-    }
+    return {name: p.numpy().copy() for name, p in _factors(model).items()}
 
 
 def load_state_dict(model: Module, state: dict[str, np.ndarray]) -> None:
     """Takes over factors; names and shapes must agree exactly with those of add()."""
-    own = {
-        f"{path}.{name}": getattr(module, name)
-        for path, module in model.named_modules()
-        if isinstance(module, LoRALinear)
-        for name in ("a", "b")
-    }
+    own = _factors(model)
     if set(own) != set(state):
         raise ModelError(f"LoRA factors for {len(state)} matrices; the model has {len(own)}")
     for name, parameter in own.items():
         if np.shape(state[name]) != parameter.shape:
             got = list(np.shape(state[name]))
             raise ModelError(f"{name}: expected shape {list(parameter.shape)}, got {got}")
+        if not np.isfinite(state[name]).all():
+            raise ModelError(f"{name}: expected finite values")
     for name, parameter in own.items():
         parameter.numpy()[...] = state[name]
+
+
+def save(path: str | Path, model: Module) -> int:
+    """Writes the factors (an .npz file, no pickle), bound to the weights that they belong to.
+
+    Returns:
+        its bytes.
+    """
+    path, layers = Path(path), _layers(model)
+    if not layers:
+        raise ModelError("the model has no LoRA factors to save")
+    about = {
+        "format": FORMAT,
+        "base": base_digest(model),
+        "layers": {path: [layer.a.shape[0], layer.scale] for path, layer in layers},
+    }
+    arrays = {f"factor/{name}": value for name, value in state_dict(model).items()}
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+    return write_whole(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def load(path: str | Path, model: Module) -> list[str]:
+    """Puts the side paths of a file on the model they were trained on; replaces those it has.
+
+    Returns:
+        the paths of the layers.
+
+    Raises:
+        ModelError: the file is damaged or belongs to other weights. The model is unchanged then.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        about = json.loads(arrays.pop("about").tobytes())
+        if about["format"] != FORMAT:
+            raise ValueError(about["format"])
+        layers = {str(p): (int(r), float(s)) for p, (r, s) in about["layers"].items()}
+        digest = str(about["base"])
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path.name}: damaged, or not a file of lora.save()") from error
+    if digest != base_digest(model):
+        raise ModelError(f"{path.name}: trained on another model, or on other weights of this one")
+    state = {name.removeprefix("factor/"): value for name, value in arrays.items()}
+    bases = _linear_layers(model)
+    expected = {}
+    for name, (rank, scale) in layers.items():
+        if name not in bases or not 1 <= rank <= 64 or not math.isfinite(scale):
+            raise ModelError(f"{path.name}: rank {rank} at {name!r}: not a layer of the model")
+        outputs, inputs = bases[name].weight.shape
+        expected |= {f"{name}.a": (rank, inputs), f"{name}.b": (outputs, rank)}
+    if {k: v.shape for k, v in state.items()} != expected or not _finite(state):
+        raise ModelError(f"{path.name}: the factors do not fit the layers they are for")
+    if has_factors(model):
+        remove(model)
+    _attach(model, layers)
+    load_state_dict(model, state)
+    return list(layers)
+
+
+def base_digest(model: Module) -> str:
+    """SHA-256 of a model's parameters, without factors whether merged or not."""
+    merged = {id(x.base.weight): x.unmerged for _, x in _layers(model) if x.unmerged is not None}
+    factors, digest = set(_factors(model)), hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if name not in factors:
+            value = merged.get(id(parameter), parameter.numpy())
+            digest.update(name.replace(".base.", ".").encode())
+            digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _finite(state: dict[str, np.ndarray]) -> bool:
+    return all(v.dtype.kind == "f" and bool(np.isfinite(v).all()) for v in state.values())
+
+
+def _layers(model: Module) -> list[tuple[str, LoRALinear]]:
+    """Layers with a side path, by path."""
+    return [(p, m) for p, m in model.named_modules() if isinstance(m, LoRALinear)]
+
+
+def _linear_layers(model: Module) -> dict[str, Linear | BitLinear]:
+    """Layers that can have one, or that are the base of one, by the path they have without."""
+    return {
+        path.removesuffix(".base"): module
+        for path, module in model.named_modules()
+        if isinstance(module, (Linear, BitLinear))
+    }
+
+
+def _factors(model: Module) -> dict[str, Parameter]:
+    return {f"{p}.{name}": getattr(m, name) for p, m in _layers(model) for name in ("a", "b")}
+
+
+def _attach(model: Module, layers: dict[str, tuple[int, float]]) -> None:
+    """Freezes the model and puts side paths of a rank and scale on layers."""
+    model.requires_grad_(False)
+    for path, (rank, scale) in layers.items():
+        owner, name = _owner(model, path)
+        setattr(owner, name, LoRALinear(getattr(owner, name), rank, scale))
 
 
 def _matches(path: str, pattern: str) -> bool:

@@ -32,6 +32,7 @@ class TransformerConfig:
         ternary: BitLinear layers inside the blocks; else float twins.
         rope_base: base of the rotary angles.
         norm_eps: of the RMSNorm layers.
+        qk_norm: RMSNorm of queries and keys as well.
     """
 
     width: int = 64
@@ -42,6 +43,7 @@ class TransformerConfig:
     ternary: bool = True
     rope_base: float = 10000.0
     norm_eps: float = 1e-5
+    qk_norm: bool = False
 
     architecture: ClassVar[str]
     limits: ClassVar[dict[str, tuple[int, int]]] = {
@@ -107,6 +109,8 @@ class TransformerConfig:
                     causal,
                     self.ternary,
                     self.rope_base,
+                    self.qk_norm,
+                    self.norm_eps,
                 ),
                 nn.SwiGLU(self.width, self.ffn, self.ternary),
                 self.norm_eps,
@@ -231,6 +235,7 @@ class LanguageModelConfig(TransformerConfig):
     layers: int = 4
     kv_heads: int = 2
     ffn: int = 256
+    qk_norm: bool = True
 
     architecture: ClassVar[str] = "language_model"
     limits: ClassVar[dict[str, tuple[int, int]]] = {

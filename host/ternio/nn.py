@@ -22,9 +22,12 @@ from .errors import ModelError
 from .tensor import Tensor
 
 __all__ = [
+    "GEGLU",
     "Attention",
     "BitLinear",
     "Block",
+    "Conv1d",
+    "Dropout",
     "Embedding",
     "LayerNorm",
     "Linear",
@@ -62,6 +65,20 @@ class Parameter(Tensor):
     def normal_(self, mean: float = 0.0, std: float = 1.0) -> Parameter:
         """Normally distributed values, from the context's generator."""
         lib.te_fill_normal(self.pointer, mean, std)
+        return self
+
+    def kaiming_(self, gain: float = math.sqrt(2)) -> Parameter:
+        """Uniform values of deviation gain / sqrt(fan_in), for weights [out, in, ...] before a
+        ReLU (arXiv 1502.01852); gain 1 for linear layers.
+        """
+        self.context.check(lib.te_init_kaiming(self.pointer, gain) == lib.TE_OK)
+        return self
+
+    def xavier_(self, gain: float = 1.0) -> Parameter:
+        """Uniform values within gain * sqrt(6 / (fan_in + fan_out)), for weights [out, in, ...]
+        (Glorot and Bengio 2010).
+        """
+        self.context.check(lib.te_init_xavier(self.pointer, gain) == lib.TE_OK)
         return self
 
 
@@ -209,6 +226,45 @@ class LayerNorm(Module):
         return F.layer_norm(x, self.weight, self.bias, self.eps)
 
 
+class Conv1d(Module):
+    """Convolution over time, channels last; see functional.conv1d.
+
+    Args:
+        in_channels, out_channels: per sample.
+        kernel_size: samples.
+        stride: samples between two results.
+        padding: zeros on both sides, or (left, right).
+        bias: whether there is one.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+        bias: bool = True,
+    ) -> None:
+        bound = 1 / math.sqrt(in_channels * kernel_size)
+        self.weight = Parameter(out_channels, kernel_size, in_channels).uniform_(-bound, bound)
+        self.bias = Parameter(out_channels).uniform_(-bound, bound) if bias else None
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv1d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class Dropout(Module):
+    """In training sets elements to 0 with probability p (arXiv 1207.0580)."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training)
+
+
 class Embedding(Module):
     """A learned vector per id."""
 
@@ -248,6 +304,9 @@ class Attention(Module):
         causal: position t sees positions 0..t only.
         ternary: BitLinear instead of Linear.
         rope_base: base of the rotary angles.
+        qk_norm: RMSNorm of queries and keys, each over its whole row, before they are turned
+            (arXiv 2501.00656); bears higher learning rates.
+        norm_eps: of these norms.
     """
 
     def __init__(
@@ -258,6 +317,8 @@ class Attention(Module):
         causal: bool = True,
         ternary: bool = True,
         rope_base: float = 10000.0,
+        qk_norm: bool = False,
+        norm_eps: float = 1e-5,
     ) -> None:
         self.heads, self.kv_heads = heads, kv_heads or heads
         self.causal, self.rope_base, self.head_dim = causal, rope_base, width // heads
@@ -266,11 +327,17 @@ class Attention(Module):
         self.k = _linear(ternary, width, shared)
         self.v = _linear(ternary, width, shared)
         self.o = _linear(ternary, width, width)
+        self.q_norm = RMSNorm(width, norm_eps) if qk_norm else None
+        self.k_norm = RMSNorm(shared, norm_eps) if qk_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        q = F.rope(self.q(x), self.head_dim, self.rope_base)
-        k = F.rope(self.k(x), self.head_dim, self.rope_base)
+        q = self._turned(self.q(x), self.q_norm)
+        k = self._turned(self.k(x), self.k_norm)
         return self.o(F.attention(q, k, self.v(x), self.heads, self.kv_heads, self.causal))
+
+    def _turned(self, x: Tensor, norm: RMSNorm | None) -> Tensor:
+        """Queries or keys as they are compared."""
+        return F.rope(norm(x) if norm else x, self.head_dim, self.rope_base)
 
 
 class SwiGLU(Module):
@@ -281,8 +348,19 @@ class SwiGLU(Module):
         self.up = _linear(ternary, width, hidden)
         self.down = _linear(ternary, hidden, width)
 
+    def combine(self, gate: Tensor, up: Tensor) -> Tensor:
+        """The gate at work."""
+        return F.swiglu(gate, up)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.swiglu(self.gate(x), self.up(x)))
+        return self.down(self.combine(self.gate(x), self.up(x)))
+
+
+class GEGLU(SwiGLU):
+    """The same with GELU: down(gelu(gate(x)) * up(x))."""
+
+    def combine(self, gate: Tensor, up: Tensor) -> Tensor:
+        return F.geglu(gate, up)
 
 
 class Block(Module):

@@ -1,4 +1,4 @@
-"""Where ternio finds what it ships (boards, firmware, device sources) and where it keeps what it makes."""
+"""Where ternio finds what it ships (boards, firmware, device sources) and keeps what it makes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def share_dir(name: str) -> Path:
-    """A shipped folder: `boards`, `device` or `firmware`, of the installed package or of a checkout."""
+    """A shipped folder: `boards`, `device` or `firmware`, of the package or of a checkout."""
     for root in (_PACKAGE / "_share", _PACKAGE.parent.parent):
         if (root / name).is_dir():
             return root / name

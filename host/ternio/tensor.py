@@ -6,6 +6,7 @@ memory goes when the last of them does, whatever became of the tape.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -257,6 +258,38 @@ class Tensor:
         """Over the last dimension."""
         return apply(lib.te_softmax, self)
 
+    def log_softmax(self) -> Tensor:
+        """Over the last dimension."""
+        return apply(lib.te_log_softmax, self)
+
+    def sigmoid(self) -> Tensor:
+        """1 / (1 + exp(-x))"""
+        return apply(lib.te_sigmoid, self)
+
+    def tanh(self) -> Tensor:
+        """Hyperbolic tangent."""
+        return apply(lib.te_tanh, self)
+
+    def exp(self) -> Tensor:
+        """e^x"""
+        return apply(lib.te_exp, self)
+
+    def log(self) -> Tensor:
+        """Natural logarithm."""
+        return apply(lib.te_log, self)
+
+    def clamp(self, low: float = -math.inf, high: float = math.inf) -> Tensor:
+        """Values below `low` become `low`, those above `high` become `high`."""
+        return apply(lib.te_clip, self, float(low), float(high))
+
+    def narrow(self, dim: int, start: int, length: int) -> Tensor:
+        """`length` elements of a dimension, from `start`; a copy."""
+        return apply(lib.te_slice, self, dim, start, length)
+
+    def transpose(self, first: int, second: int) -> Tensor:
+        """Two dimensions exchanged; a copy."""
+        return apply(lib.te_transpose, self, first, second)
+
     def mean(self) -> Tensor:
         """The mean of all elements, a scalar."""
         return apply(lib.te_mean_pool, self.reshape(-1, 1)).reshape([])
@@ -281,6 +314,17 @@ def apply(function: object, *args: object) -> Tensor:
     if context is None:
         raise ModelError("an operation needs at least one Tensor")
     return Tensor.wrap(function(context.pointer, *values), context)
+
+
+def concatenate(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    """Joins tensors along a dimension; see functional.cat."""
+    if not tensors:
+        raise ModelError("cat: expected at least one tensor")
+    context = tensors[0].context
+    if any(t.context is not context for t in tensors):
+        raise ModelError("tensors of two contexts in one operation; create them in one")
+    parts = ffi.new("te_tensor *[]", [t.pointer for t in tensors])
+    return Tensor.wrap(lib.te_concat(context.pointer, len(tensors), parts, dim), context)
 
 
 def _as_array(data: object) -> np.ndarray:

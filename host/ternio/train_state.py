@@ -71,6 +71,9 @@ class TrainState:
 
         try:
             value, good = about["loss_scale"]
+            steps = [int(step) for step, _ in arrays["validation"]]
+            if about["has_parameters"] and about["best_step"] not in steps:
+                raise ModelError("training state: there was no validation at the best step")
             generator = np.asarray(arrays["engine_generator"])
             if generator.shape != (4,) or generator.dtype != np.uint64:
                 raise ModelError("training state: the generator is garbled")

@@ -9,6 +9,7 @@ import pytest
 from device_example import example, windows
 from device_harness import Machine
 from device_stream import CONTEXT, language_model
+
 from ternio import runtime
 from ternio.errors import BlobError, DataError, RuntimeFault
 

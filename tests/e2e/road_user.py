@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from ternio.cli import app
 from typer.testing import CliRunner
+
+from ternio.cli import app
 
 LENGTH, CHANNELS = 30, ("ax", "ay", "gz")
 CLASSES = ("idle", "shake", "turn")

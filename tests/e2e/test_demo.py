@@ -54,8 +54,9 @@ def test_a_broken_promise_fails(tmp_path, monkeypatch, capsys):
     report.print_promises(broken.promises)
     assert "BROKEN" in capsys.readouterr().out
     monkeypatch.setattr(demo, "run_motion", lambda *_, **__: {"kept": False})
-    from ternio.cli import app
     from typer.testing import CliRunner
+
+    from ternio.cli import app
 
     result = CliRunner().invoke(app, ["demo", "motion", "-o", str(tmp_path)])
     assert result.exit_code == 1 and "every promise" in result.output

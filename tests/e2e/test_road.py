@@ -5,15 +5,16 @@ code written.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 
 from road_user import CLASSES, write_examples
+
 from ternio.blob import Blob
 
 
 def test_the_road(user, board):
-    user.real = board == "native"
     flashed = user.json("flash", "mine.tern", "--board", board)
     assert flashed["how"] == ("sent" if board == "native" else "built")
     assert flashed["model"] == "train" and flashed["board"] == board
@@ -56,6 +57,15 @@ def test_the_road(user, board):
     assert user.json("boards")["running"] == []
 
 
+def test_the_installed_command(user):
+    """Boards outlive the commands that start and use them."""
+    user.real = True
+    flashed = user.json("flash", "mine.tern", "--board", "native")
+    assert user.json("infer", "test.csv", "--native", "--port", flashed["port"])["equals_native"]
+    assert user.run("boards", "stop").stdout == "stopped native\n"
+    assert "no port" in user.refused("infer", "test.csv", "--port", flashed["port"])
+
+
 def test_what_people_read(user):
     """The same commands without --json say what they did in a few lines."""
     flashed = user.run("flash", "mine.tern", "--board", "native").stdout
@@ -95,6 +105,28 @@ def test_a_busy_port_is_said(user):
     assert "in use by another program" in user.refused("infer", "test.csv")
     watching.send_signal(signal.SIGINT)
     watching.communicate(timeout=20)
+
+
+def test_a_board_that_dies_is_one_line(user):
+    user.run("flash", "mine.tern", "--board", "native")
+    watching = user.start("monitor", "--feed", "test.csv", "--interval", 0, "--json")
+    watching.stdout.readline()
+    os.kill(user.json("boards")["running"][0]["pid"], signal.SIGKILL)
+    _, err = watching.communicate(timeout=30)
+    assert watching.returncode == 1
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    assert "no board answers" in user.refused("infer", "test.csv")
+
+
+def test_a_board_that_hangs_is_replaced(user):
+    user.run("flash", "mine.tern", "--board", "native")
+    (stuck,) = user.json("boards")["running"]
+    os.kill(stuck["pid"], signal.SIGSTOP)
+    assert "no answer from" in user.refused("infer", "test.csv")
+    assert user.json("flash", "mine.tern", "--board", "native")["model"] == "train"
+    (running,) = user.json("boards")["running"]
+    assert running["pid"] != stuck["pid"]
+    assert user.json("infer", "test.csv", "--native")["equals_native"]
 
 
 def test_bad_models_never_reach_a_board(user):

@@ -32,6 +32,18 @@ def test_extreme_operands_are_exact(engine_simd):
     np.testing.assert_array_equal(engine_simd.values(y), ref.bitlinear(x, w))
 
 
+def test_products_are_rounded_before_they_are_rounded_to_codes(engine_simd):
+    """x * (127 / s) is rounded to float first: fusing it with the rounding gives other codes."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-255, 256, (20_000, 16)).astype(np.float32) / 2
+    x[:, 0] = rng.uniform(100, 200, len(x))
+    w = np.eye(16, dtype=np.float32)
+    y = engine_simd.op("bitlinear", engine_simd.tensor(x), engine_simd.tensor(w))
+    fused = np.rint(x.astype(np.float64) * (np.float32(127) / np.abs(x).max(-1, keepdims=True)))
+    assert np.any(fused != ref.int8(x)[0])
+    np.testing.assert_array_equal(engine_simd.values(y), ref.bitlinear(x, w))
+
+
 def test_zero_vectors_and_zero_weights_give_zero(engine_simd):
     x, w = operands((4, 20), 6)
     x[2] = 0

@@ -6,6 +6,7 @@ import shutil
 
 import firmware_boards as under_test
 import pytest
+
 from ternio.link.client import BoardClient
 from ternio.link.virtual import VirtualBoards
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+
 from ternio.boards import load_board
 from ternio.checkpoint import Checkpoint
 from ternio.compile import Options, pack_checkpoint

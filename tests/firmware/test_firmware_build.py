@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from firmware_boards import blob
+
 from ternio.boards import load_board
 from ternio.errors import BuildError
 from ternio.firmware import pio, platformio

@@ -13,7 +13,10 @@ import subprocess
 import cbor2
 import pytest
 from firmware_boards import blob
+
 from ternio.firmware import pio
+
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
 GROUPS = {0: (0, 5, 6, 7, 9), 2: (0, 1), 8: (0, 1, 2, 3, 4), 9: (0,), 64: range(8), 77: (0,)}
 KEYS = ["off", "len", "data", "name", "type", "d", "format", "argv", "x", "fmt", "label", "lr"]
@@ -138,7 +141,41 @@ class Attacker:
         )()
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def answers(output: bytes) -> list[bytes]:
+    """The SMP messages among a board's output."""
+    found, text = [], b""
+    for line in output.split(b"\n"):
+        if line[:2] in (b"\x06\x09", b"\x04\x14"):
+            text = line[2:] if line[0] == 6 else text + line[2:]
+            data = base64.b64decode(text)
+            if len(data) == 2 + int.from_bytes(data[:2], "big"):
+                assert binascii.crc_hqx(data[2:-2], 0) == int.from_bytes(data[-2:], "big")
+                found.append(data[2:-2])
+    return found
+
+
+@needs_cc
+def test_errors_by_version(tmp_path):
+    """Version 2 names group and number, version 1 has one number; a later version is refused."""
+    asked = [message(2, 64, 1, cbor2.dumps({}), version) for version in (0, 1, 2)]
+    asked += [message(0, 77, 0, b"\xa0"), message(2, 0, 0, b"\xa1\x61d\x01"), b"\x0a\0\0\1\0\0\7\0"]
+    board = subprocess.run(
+        [pio.build_native(), "--stdio"], input=b"".join(map(frame, asked)), capture_output=True
+    )
+    said = answers(board.stdout)
+    assert [m[0] for m in said] == [3, 3 | 1 << 3, 3 | 2 << 3, 1 | 1 << 3, 3 | 1 << 3]
+    assert [m[1:2] + m[4:8] for m in said[:3]] == [b"\0" + bytes([0, 64, 7, 1])] * 3
+    reason = "no model on this board"
+    assert [cbor2.loads(m[8:]) for m in said] == [
+        {"rc": 64, "rsn": reason},
+        {"err": {"group": 64, "rc": 64}, "rsn": reason},
+        {"rc": 13},
+        {"rc": 8},
+        {"rc": 3},
+    ]
+
+
+@needs_cc
 @pytest.mark.parametrize("seed", range(4))
 def test_no_input_breaks_the_board(tmp_path, seed):
     program = pio.build_native(sanitize=True)

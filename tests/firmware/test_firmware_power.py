@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from ternio.paths import share_dir
 
 CONFIG = """

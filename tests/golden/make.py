@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from ternio.blob import Blob, disassemble
 from ternio.compile import Description, Graph, Options, pack_graph
 

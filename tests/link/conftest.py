@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakeboard import FakeBoard
+
 from ternio.boards import load_board
 from ternio.link.virtual import VirtualBoards
 

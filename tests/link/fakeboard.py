@@ -20,7 +20,7 @@ import zlib
 import cbor2
 import numpy as np
 
-MODEL_BYTES = 4096
+MODEL_BYTES = 16384
 
 
 class FakeBoard:
@@ -29,8 +29,10 @@ class FakeBoard:
     def __init__(self, buf_size: int = 512) -> None:
         self.buf_size = buf_size
         self.channels, self.length, self.labels = 3, 20, ["sit", "walk", "run"]
+        self.name = "fake"
         self.has_model = True
         self.model = bytes(range(256)) * 16
+        self.slot_bytes = MODEL_BYTES
         self.adapter: bytes | None = None
         self.adapting = False
         self.steps = 0
@@ -46,6 +48,7 @@ class FakeBoard:
         self.stale: bytes = b""
         self.lose_upload_after: int | None = None
         self.mute = False
+        self.garbage: bytes | None = None
         self._master, self._slave = os.openpty()
         mode = termios.tcgetattr(self._slave)
         mode[0] = mode[1] = mode[3] = 0
@@ -117,6 +120,11 @@ class FakeBoard:
             self.stale = b""
         if self.mute:
             return
+        if self.garbage is not None:
+            size = len(self.garbage)
+            head = struct.pack(">BBHHBB", (op & 7) + 1 | op & 0x18, 0, size, group, seq, command)
+            self._send(head + self.garbage)
+            return
         answer = self._answer(op & 7, group, command, request)
         if self.lose:
             self.lose -= 1
@@ -174,19 +182,19 @@ class FakeBoard:
 
     def _info(self) -> dict:
         base = {
-            "board": "fake",
+            "board": self.name,
             "version": "0.1.0",
             "storage": "ram",
             "slot": "A",
             "arena": 1000,
-            "slot_bytes": 8192,
+            "slot_bytes": self.slot_bytes,
             "novelty": [1, 2],
         }
         if not self.has_model:
             return base | {"model": "", "reason": "the slots are empty"}
         return base | {
             "model": "demo",
-            "digest": b"\x12" * 32,
+            "digest": self.model[0x10:0x30],
             "bytes": len(self.model),
             "channels": self.channels,
             "length": self.length,
@@ -243,8 +251,8 @@ class FakeBoard:
         if off == 0 and up and up["len"] == r["len"] and up["data"][: len(data)] == data:
             return {"off": len(up["data"])}
         if off == 0:
-            if r["len"] > MODEL_BYTES:
-                return self._fail(68, f"{r['len']} bytes, the slot has {MODEL_BYTES}")
+            if r["len"] > self.slot_bytes:
+                return self._fail(68, f"{r['len']} bytes, the slot has {self.slot_bytes}")
             self.upload = {"name": r["name"], "len": r["len"], "data": b""}
         up = self.upload
         if up is None or up["name"] != r["name"]:
@@ -258,6 +266,8 @@ class FakeBoard:
             self.upload = None
             if up["name"] == "/adapter":
                 self.adapter = up["data"]
+            elif up["data"][:4] == b"TERN":
+                self.model, self.has_model = up["data"], True
             elif zlib.crc32(up["data"][4:]) != int.from_bytes(up["data"][:4], "little"):
                 return self._fail(6, "CRC-32 wrong")
             else:

@@ -7,7 +7,9 @@ import os
 import numpy as np
 import pytest
 from fakeboard import FakeBoard, model_file
+
 from ternio.errors import LinkError, ModelError
+from ternio.link import session
 from ternio.link.client import BoardClient, window_bytes
 
 
@@ -25,8 +27,8 @@ def test_info_completes_labels_that_did_not_fit_the_frame(fake):
     assert (info.board, info.model, info.firmware) == ("fake", "demo", "0.1.0")
     assert info.labels == ("sit", "walk", "run")
     assert info.input_scale.tolist() == [0.5, 1.0, 2.0]
-    assert info.digest == "12" * 32
-    assert (info.arena_bytes, info.slot_bytes, info.blob_bytes) == (1000, 8192, 4096)
+    assert info.digest == fake.model[16:48].hex()
+    assert (info.arena_bytes, info.slot_bytes, info.blob_bytes) == (1000, 16384, 4096)
 
 
 def test_info_without_a_model_says_why(fake):
@@ -135,8 +137,8 @@ def test_refused_upload_keeps_the_old_model(fake):
     with BoardClient(fake.port) as board:
         with pytest.raises(LinkError, match="CRC-32 wrong"):
             board.upload_model(b"\0" * 1000)
-        with pytest.raises(LinkError, match="the slot has 4096"):
-            board.upload_model(bytes(9000))
+        with pytest.raises(LinkError, match="the slot has 16384"):
+            board.upload_model(bytes(20000))
         with pytest.raises(LinkError, match="empty"):
             board.upload_model(b"")
     assert fake.model == old
@@ -208,6 +210,51 @@ def test_silent_port_is_one_clear_line(fake):
     with pytest.raises(LinkError) as caught:
         BoardClient(fake.port, hello_timeout_s=0.1)
     assert "no answer" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xff",
+        b"\x80",
+        b"\x01",
+        b"\xa1",
+        b"\xa1\x01\x02",
+        b"\xa1\x61x\x9f\xff",
+        b"\xbf\x61x",
+        b"\xa1\x66labels\x01",
+        b"\xa1\x63err\x01",
+        b"\xa1\x63err\xa1\x65group\x01",
+        b"\xa1\x62rc\x61x",
+        b"\xa1\x6aheader_foo\xf6",
+        b"\xa1\x66header\xf6",
+        b"\xa1\x68sequence\x05",
+        b"\xc0\x00" * 40,
+        b"\xdb" + b"\xff" * 8,
+        b"\x5b" + b"\x7f" * 8,
+    ],
+    ids=lambda payload: payload[:12].hex() or "empty",
+)
+def test_answers_that_make_no_sense_are_one_line(fake, payload):
+    with BoardClient(fake.port) as board:
+        fake.garbage = payload
+        for ask in (board.info, lambda: board.infer(window()), lambda: board.download("/model")):
+            with pytest.raises(LinkError) as caught:
+                ask()
+            assert "\n" not in str(caught.value)
+        fake.garbage = None
+        assert board.info().model == "demo"
+
+
+def test_endless_text_is_bounded(fake):
+    with BoardClient(fake.port) as board:
+        for _ in range(50):
+            fake.write(b"x" * 4000)
+            assert list(board.lines()) == []
+        assert len(board._text) <= session.LINE_BYTES
+        fake.write(b"\nend\n")
+        assert list(board.lines(timeout_s=1.0))[-1:] == ["end"]
 
 
 def test_missing_port_and_busy_port(fake):

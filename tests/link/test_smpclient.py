@@ -12,6 +12,7 @@ from smpclient.requests.file_management import FileHashChecksum, FileStatus
 from smpclient.requests.os_management import EchoWrite, MCUMgrParametersRead, ResetWrite
 from smpclient.requests.shell_management import Execute
 from smpclient.transport.serial import SMPSerialTransport
+
 from ternio.link.client import BoardClient
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from ternio.boards import load_board
 from ternio.errors import BoardError, LinkError
 from ternio.link.client import BoardClient

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from ternio.blob import Blob, ternary
 from ternio.compile import Description, Graph, Options, pack_graph
 

@@ -7,6 +7,7 @@ scratch is filled with NaN, so whatever overlaps what is still needed shows.
 from __future__ import annotations
 
 import numpy as np
+
 from ternio.blob import Blob, Program
 from ternio.blob.opcodes import ARENA, TENSOR, Op, q8_bytes, q16_bytes, scratch_bytes, split_word
 

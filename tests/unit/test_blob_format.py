@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from compile_models import Shape, pack, transformer
 from ternio.blob import AdapterFile, Blob, Tensor, disassemble, merge_adapter, ternary
 from ternio.blob.names import name_tree, tree_names

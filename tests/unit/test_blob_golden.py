@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from compile_models import _OPS
 from program_machine import Machine
 from ternio.blob import AdapterFile, Blob

@@ -6,6 +6,7 @@ import json
 from itertools import pairwise
 
 import pytest
+
 from ternio.boards import board_names, load_board
 from ternio.errors import BoardError
 from ternio.paths import share_dir

@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+
 from ternio import data
 from ternio.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ternio.data import InputDescription

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
+
 from ternio import __version__
 from ternio.cli import COMMANDS, Program, app
 from ternio.errors import FitError, LinkError
-from typer.testing import CliRunner
 
 SCRIPT = Path(sys.executable).with_name("ternio")
 ALL_COMMANDS = [

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ternio.cli.examples import load_examples, parse_gain
+
+from ternio import data
+from ternio.cli.examples import load_examples, parse_factors
 from ternio.errors import DataError
 from ternio.link.teach import choose_examples, step_order
 
@@ -68,7 +70,33 @@ def test_gain(tmp_path):
     assert np.array_equal(flipped, load_examples(path, MODEL).windows * [1, -1])
     for text in ("1", "1,2,3", "1,x", "1,nan", ""):
         with pytest.raises(DataError, match="--gain"):
-            parse_gain(text, 2)
+            parse_factors("--gain", text, 2)
+
+
+def test_mirror_is_about_the_means_of_the_training_set(tmp_path):
+    """ax has the mean 3.5 in training, ay 4.5; the test file's own means do not matter."""
+    long_csv(tmp_path / "d_train.csv", [("walk", ROWS), ("sit", ROWS + 1)])
+    long_csv(tmp_path / "d_test.csv", [("walk", ROWS * 3)])
+    flipped = load_examples(str(tmp_path), MODEL, mirror="1,-1").windows
+    expected = ROWS * 3
+    expected[:, 1] = 2 * 4.5 - expected[:, 1]
+    assert np.array_equal(flipped, [expected / [0.5, 0.25]])
+    np.save(tmp_path / "w.npy", ROWS)
+    with pytest.raises(DataError, match=r"w\.npy has no training set"):
+        load_examples(str(tmp_path / "w.npy"), MODEL, mirror="1,-1")
+    with pytest.raises(DataError, match="--mirror 1: 1 factors, the model has 2 channels"):
+        load_examples(str(tmp_path), MODEL, mirror="1")
+
+
+def test_mirrored_motion_is_the_other_wrist():
+    train, _ = data.basic_motions()
+    inputs = data.InputDescription.from_training(train)
+    model = SimpleNamespace(
+        channels=6, length=100, labels=train.labels, input_scale=inputs.input_scale
+    )
+    mirrored = load_examples("motion", model, mirror="1,-1,-1,1,-1,-1").windows
+    other = load_examples("motion-other-wrist", model).windows
+    assert np.abs(mirrored.astype(int) - other).max() <= 1
 
 
 def test_the_other_wrist_by_name():

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("ternio._engine")
 
+from typer.testing import CliRunner
+
 from ternio.blob import Blob, read_blob
 from ternio.boards import load_board
 from ternio.checkpoint import save_checkpoint
@@ -18,7 +20,6 @@ from ternio.compile import account, pack_checkpoint, require_fit
 from ternio.compile.fit import blob_parts
 from ternio.errors import FitError
 from test_compile_trace import CONFIGS, checkpoint_of
-from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,17 @@ def test_bad_files_are_one_line(command: str, content: bytes | None, text: str, 
     assert text in result.output
     assert result.output.startswith("error: ")
     assert result.output.count("\n") == 1
+
+
+def test_a_name_too_long_for_a_blob_can_be_given_anew(tmp_path: Path) -> None:
+    made = checkpoint_of(CONFIGS["odd"])
+    made.name = "a name that no header of a blob can hold"
+    save_checkpoint(tmp_path / "long.ckpt", made)
+    refused = run("pack", tmp_path / "long.ckpt")
+    assert refused.exit_code == 1
+    assert "1 to 31 bytes expected; see --name" in " ".join(refused.output.split())
+    assert run("pack", tmp_path / "long.ckpt", "--name", "short").exit_code == 0
+    assert read_blob(tmp_path / "long.tern").name == "short"
 
 
 def test_a_board_that_is_not_known_is_refused(checkpoint: Path) -> None:

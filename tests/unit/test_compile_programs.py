@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from compile_models import Build, Shape, describe, pack, reference, transformer, window
 from program_machine import Machine
 from ternio.blob import Blob
@@ -224,6 +225,18 @@ def test_a_limit_buys_less_work() -> None:
     roomy = program.plan_both(graph, TensorPool(graph), norm, limit=1 << 20)[1]
     assert roomy.bytes >= small.bytes
     assert roomy.macs <= small.macs
+
+
+def test_ternary_weights_of_zeros_or_tiny_values_keep_their_meaning() -> None:
+    graph = transformer(replace(SHAPES[1], ternary=True))
+    graph.params["layers.0.q.weight"][:] = 0
+    graph.params["layers.0.o.weight"] *= np.float32(1e-6)
+    x = window(graph)
+    blob = pack(graph)
+    gamma = {t.name: t.gamma for t in blob.tensors}
+    assert 0 < gamma["layers.0.o"] < 1e-6
+    assert gamma["layers.0.q"] > 0
+    np.testing.assert_allclose(Machine(blob).infer(x), reference(graph, x), rtol=1e-6, atol=1e-7)
 
 
 def test_refusals_are_one_clear_line() -> None:

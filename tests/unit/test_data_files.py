@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from ternio import data
 from ternio.errors import DataError
 
@@ -271,3 +272,20 @@ def test_mutations_are_read_or_refused_in_one_line(tmp_path, kind):
 def test_unknown_files(tmp_path):
     assert "no such file" in refusal(tmp_path / "none.csv")
     assert "unknown kind of file" in refusal(write(tmp_path, "a.xlsx", "x"))
+
+
+def test_a_time_column_is_no_channel_and_that_is_said(tmp_path):
+    table = tmp_path / "d.csv"
+    table.write_text("id,label,t,ax\n" + "".join(f"{i},{'ab'[i % 2]},0.1,{i}\n" for i in range(8)))
+    for k, name in enumerate("ab"):
+        folder = tmp_path / "folders" / name
+        folder.mkdir(parents=True)
+        for i in range(4):
+            (folder / f"{i}.csv").write_text(f"Sample,ax\n0,{k}\n1,{i}\n")
+    for path, said in ((table, "d.csv: 't'"), (tmp_path / "folders", "0.csv: 'Sample'")):
+        sets = data.load(path)
+        assert sets.train.channels == ("ax",)
+        assert sets.notes[0] == f"{said} is taken for the time, not for a channel"
+    table.write_text("id,label,time\n0,a,1\n")
+    with pytest.raises(DataError, match="no channel columns"):
+        data.read(table)

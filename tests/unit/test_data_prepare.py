@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from ternio import data
 from ternio.data import InputDescription, RawDataset
 from ternio.errors import DataError

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 import ternio
 from ternio import lora
 from ternio.errors import ModelError

@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+
 import ternio
 from ternio import functional as F
 from ternio import nn
@@ -218,3 +219,17 @@ def test_embedding_layer_norm_and_sequential():
     np.testing.assert_array_equal(y[0, 0], y[0, 2])
     with pytest.raises(ModelError, match="embedding"):
         model(Tensor([[10]]))
+
+
+def test_initial_weights_have_the_spread_of_their_papers():
+    for make, bound in (
+        (lambda p: p.kaiming_(), np.sqrt(6 / 300)),
+        (lambda p: p.kaiming_(1.0), np.sqrt(3 / 300)),
+        (lambda p: p.xavier_(), np.sqrt(6 / 500)),
+        (lambda p: p.xavier_(2.0), 2 * np.sqrt(6 / 500)),
+    ):
+        values = make(nn.Parameter(200, 300)).numpy()
+        assert np.abs(values).max() == pytest.approx(bound, rel=1e-3)
+        assert values.std() == pytest.approx(bound / np.sqrt(3), rel=0.02)
+    with pytest.raises(ModelError):
+        nn.Parameter(3).kaiming_()

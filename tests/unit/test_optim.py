@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+
 from ternio import nn, optim
 from ternio.errors import ModelError
 from ternio.tensor import Tensor
@@ -82,6 +83,42 @@ def test_cosine_schedule():
     assert rates[7] == pytest.approx(1.1)
     assert rates[12] == pytest.approx(0.2)
     assert all(a >= b for a, b in itertools.pairwise(rates[2:]))
+
+
+def rates(kind: str, steps: int, lr: float = 2.0, **options) -> list[float]:
+    optimizer = optim.SGD([nn.Parameter(1)], lr=lr)
+    schedule = optim.SCHEDULES[kind](optimizer, **options)
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.lr)
+        schedule.step()
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("constant", [1, 2, 2, 2, 2, 2, 2, 2, 2]),
+        ("linear", [1, 2, 2, 1.7, 1.4, 1.1, 0.8, 0.5, 0.5]),
+        ("step", [1, 2, 2, 2, 2, 0.5, 0.5, 0.5, 0.5]),
+    ],
+)
+def test_schedules(kind, expected):
+    more = {"gamma": 0.1, "parts": 2} if kind == "step" else {}
+    found = rates(kind, 9, total=7, warmup=2, floor=0.5, **more)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_step_schedule_falls_at_each_third():
+    np.testing.assert_allclose(rates("step", 6, total=6), [2, 2, 0.2, 0.2, 0.02, 0.02])
+
+
+@pytest.mark.parametrize("kind", optim.SCHEDULES)
+def test_a_schedule_goes_on_where_it_was(kind):
+    optimizer = optim.SGD([nn.Parameter(1)], lr=2.0)
+    schedule = optim.SCHEDULES[kind](optimizer, total=20, warmup=3, floor=0.1)
+    schedule.go_to(11)
+    assert optimizer.lr == rates(kind, 12, total=20, warmup=3, floor=0.1)[11]
 
 
 def test_state_resumes_to_the_bit():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from ternio import data, lora, optim
 from ternio import functional as F
 from ternio.data import Dataset
@@ -51,16 +52,20 @@ def test_the_other_wrist_fails_and_lora_mends_it(motion):
     first = evaluate(model, inputs, sets.test).logits
     assert evaluate(model, inputs, far).accuracy <= 0.5
     lora.add(model, rank=4, scale=2.0)
-    optimizer = optim.Adam(model.parameters(), lr=5e-3)
-    assert sum(p.numel() for p in optimizer.params) == 2320
-    x = network_input(inputs, near)
-    rng = np.random.default_rng(0)
-    for i in np.concatenate([rng.permutation(40) for _ in range(5)]):
-        F.cross_entropy(model(x[i : i + 1]), Tensor(near.y[i : i + 1])).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert evaluate(model, inputs, far).accuracy >= 0.9
-    lora.remove(model)
+    try:
+        optimizer = optim.Adam(model.parameters(), lr=5e-3)
+        assert sum(p.numel() for p in optimizer.params) == 2320
+        schedule = optim.LinearSchedule(optimizer, 200)
+        x = network_input(inputs, near)
+        rng = np.random.default_rng(0)
+        for i in np.concatenate([rng.permutation(40) for _ in range(5)]):
+            F.cross_entropy(model(x[i : i + 1]), Tensor(near.y[i : i + 1])).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+        assert evaluate(model, inputs, far).accuracy >= 0.9
+    finally:
+        lora.remove(model)
     np.testing.assert_array_equal(evaluate(model, inputs, sets.test).logits, first)
 
 

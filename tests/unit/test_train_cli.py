@@ -1,13 +1,16 @@
 """`ternio train` on files as a newcomer has them: one line for each refusal, few for success."""
 
 import json
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
-from ternio.checkpoint import load_checkpoint
-from ternio.cli import app
 from typer.testing import CliRunner
+
+from ternio.checkpoint import load_checkpoint, save_checkpoint
+from ternio.cli import app
 
 QUICK = ["--steps", "40", "--width", "16", "--heads", "2", "--layers", "1", "--ffn", "16"]
 
@@ -91,7 +94,10 @@ def test_refusals_are_one_line(tmp_path):
     assert "empty.csv: the file is empty" in refused(empty)
     assert "no such file" in refused(tmp_path / "none.csv")
     assert "width 15 with 4 heads" in refused(good, "--width", 15)
-    assert "this version trains 'classify'" in refused(good, "--task", "lm")
+    assert "--task segment: expected classify or lm" in refused(good, "--task", "segment")
+    assert "--context is for --task lm; the task is classify" in refused(good, "--context", 8)
+    assert "DATA is missing" in refused()
+    assert "ends in .png, .svg, .pdf" in refused(good, "--plot", tmp_path / "curve.xls")
     assert "there is no folder" in refused(good, "-o", tmp_path / "none" / "m.ckpt")
     assert "try a lower --lr" in refused(good, "--lr", 1e30, "-o", tmp_path / "m.ckpt")
     assert not (tmp_path / "m.ckpt").exists()
@@ -111,21 +117,120 @@ def test_holes_and_uneven_lengths_by_option(tmp_path, policy):
     assert said in result.stderr
 
 
-def test_ctrl_c_writes_a_checkpoint(tmp_path, monkeypatch):
-    path = long_csv(tmp_path / "data.csv", [8] * 8, ["a", "b"] * 4)
-    from ternio import train
+def interrupt_at(call: int, monkeypatch) -> None:
+    """Ctrl-C amid the step that draws the batch of this number."""
+    from ternio.train import classify
 
-    step, calls = train._step, []
+    augment, calls = classify.augment, []
 
     def interrupted(*args):
         calls.append(1)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return step(*args)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGINT)
+        return augment(*args)
 
-    monkeypatch.setattr(train, "_step", interrupted)
-    result = run(path, "-o", tmp_path / "m.ckpt", *QUICK)
+    monkeypatch.setattr(classify, "augment", interrupted)
+
+
+def test_ctrl_c_writes_a_checkpoint_that_goes_on_to_the_bit(tmp_path, monkeypatch):
+    path = long_csv(tmp_path / "data.csv", [8] * 20, ["a", "b"] * 10)
+    options = ["--batch", 6, "--warmup", 5, "--patience", 9, "--evaluate-every", 3, *QUICK]
+    straight, broken = tmp_path / "straight.ckpt", tmp_path / "broken.ckpt"
+    assert run(path, "-o", straight, *options).exit_code == 0
+    interrupt_at(11, monkeypatch)
+    result = run(path, "-o", broken, *options)
     assert result.exit_code == 130
-    assert "4 steps" in result.output
-    assert "(interrupted)" in result.output
-    assert len(load_checkpoint(tmp_path / "m.ckpt").loss) == 4
+    assert "11 steps" in result.output and "(interrupted)" in result.output
+    assert f"next    ternio train {path} --resume {broken}" in result.output
+    half = load_checkpoint(broken)
+    assert len(half.loss) == 11
+    result = run(path, "--resume", broken)
+    assert result.exit_code == 0, result.output
+    a, b = load_checkpoint(straight), load_checkpoint(broken)
+    np.testing.assert_array_equal(b.loss, a.loss)
+    assert b.state.validation == a.state.validation
+    for name, value in a.model.state_dict().items():
+        np.testing.assert_array_equal(b.model.state_dict()[name], value)
+    for name, value in a.state.optimizer.items():
+        np.testing.assert_array_equal(b.state.optimizer[name], value)
+
+
+def test_what_cannot_go_on(tmp_path):
+    path = long_csv(tmp_path / "data.csv", [8] * 12, ["a", "b"] * 6)
+    other = long_csv(tmp_path / "other.csv", [8] * 12, ["a", "b"] * 6, seed=1)
+    done = tmp_path / "m.ckpt"
+    assert run(path, "-o", done, *QUICK).exit_code == 0
+    assert "40 of 40 steps are done; a higher --steps" in refused(path, "--resume", done)
+    assert "--width cannot change with --resume" in refused(path, "--resume", done, "--width", 8)
+    assert "--float cannot change with --resume" in refused(path, "--resume", done, "--float")
+    assert "not the examples that this training began with" in refused(
+        other, "--resume", done, "--steps", 50
+    )
+    assert "trained with --task classify" in refused("text", "--resume", done)
+    bare = load_checkpoint(done)
+    bare.state = None
+    save_checkpoint(done, bare)
+    assert "holds no training state" in refused(path, "--resume", done)
+
+
+def test_a_plot_of_the_loss(tmp_path):
+    path = long_csv(tmp_path / "data.csv", [8] * 12, ["a", "b"] * 6)
+    for name, start in (("c.png", b"\x89PNG"), ("c.svg", b"<?xml")):
+        plot = tmp_path / name
+        result = run(path, "-o", tmp_path / "m.ckpt", "--plot", plot, *QUICK)
+        assert f"plot    {plot}" in result.output
+        assert plot.read_bytes().startswith(start)
+
+
+TEXT = ["--width", "16", "--heads", "2", "--layers", "1", "--ffn", "16", "--context", "16"]
+TEXT += ["--steps", "60", "--batch", "8", "--lr", "0.02", "--warmup", "5"]
+
+
+def test_a_text_file(tmp_path):
+    path = tmp_path / "rhyme.txt"
+    path.write_text("the cat sat on the mat.\n" * 60)
+    out = tmp_path / "m.ckpt"
+    options = ["--prompt", "the cat", "--sample", "40", "--temperature", "0"]
+    result = run("--text", path, "--task", "lm", "-o", out, *TEXT, *options)
+    assert result.exit_code == 0, result.output
+    assert "data    rhyme.txt: 1368 + 72 characters, vocabulary of 13" in result.output
+    assert "float" not in result.output
+    loss = float(re.search(r"valid   loss (\d\.\d+) nats per character", result.output)[1])
+    assert loss < 1.0
+    sample = result.output.split("sample\n")[1].rstrip("\n")
+    assert len(sample) in (39, 40) and "at" in sample
+    found = load_checkpoint(out)
+    assert (found.kind, found.vocabulary.alphabet) == ("lm", "\n .acehmnost")
+    again = run(path, "--task", "lm", "-o", out, *TEXT, *options)
+    assert again.output.split("sample\n")[1] == result.output.split("sample\n")[1]
+    as_json = json.loads(run("--text", path, "-o", out, *TEXT, *options, "--json").stdout)
+    assert as_json["sample"].rstrip("\n") == sample
+    assert as_json["validation_loss"] == pytest.approx(loss, abs=6e-4)
+
+
+def test_bytes_and_float(tmp_path):
+    path = tmp_path / "umlauts.txt"
+    path.write_text("über öde Äcker " * 40, encoding="utf-8")
+    out = tmp_path / "m.ckpt"
+    result = run("--text", path, "-o", out, "--vocabulary", "bytes", "--float", *TEXT)
+    assert "684 + 36 bytes, vocabulary of 256" in result.output
+    assert load_checkpoint(out).model.count()[1] == 0
+
+
+def test_texts_that_cannot_be_used(tmp_path):
+    def written(name: str, content: bytes):
+        (tmp_path / name).write_bytes(content)
+        return "--text", tmp_path / name
+
+    assert "e.txt: the file is empty" in refused(*written("e.txt", b" \n"))
+    assert "l.txt:2: not UTF-8 text" in refused(*written("l.txt", b"ok\ncaf\xe9 au lait" * 300))
+    assert "b.bin: contains NUL bytes: not a text" in refused(*written("b.bin", bytes(range(256))))
+    short = refused(*written("s.txt", b"too short"), "--context", 16)
+    assert "s.txt: 9 characters; at least 340 are needed for a context of 16" in short
+    assert "cannot be read" in refused("--text", tmp_path / "none.txt")
+    assert "give one of them" in refused("a.csv", "--text", "b.txt")
+    good = written("good.txt", b"abc " * 300)
+    assert "--vocabulary words: expected" in refused(*good, "--vocabulary", "words")
+    assert "--patch is for --task classify" in refused(*good, "--patch", 4)
+    assert "--label is for --task classify; the task is lm" in refused(*good, "--label", "x")
+    assert "--prompt is not to be empty" in refused(*good, "--prompt", "")

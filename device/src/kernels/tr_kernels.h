@@ -1,6 +1,6 @@
 /* tr_kernels.h - the exact integer products behind TERNARY and TERNARY_T over the layout WU of
- * FORMAT.md section 3, and the scaling of their results. One implementation is chosen per core;
- * all of them give the same bits. Callers: tr_ternary.c and the tests. */
+ * FORMAT.md section 3, the quantisation before and the scaling after them. One implementation is
+ * chosen per core; all of them give the same bits. Callers: tr_ternary.c and the tests. */
 #ifndef TR_KERNELS_H
 #define TR_KERNELS_H
 
@@ -26,6 +26,14 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
  * memory of sums or does not touch it. */
 void tr_kernel_scale(float *dst, const tr_i32 *sums, uint32_t n, float scale);
 
+/* The largest |x[k]|, k < n, but at least `floor`; NaN when there is one among them. */
+float tr_kernel_largest(const float *x, uint32_t n, float floor);
+
+/* q[k] = x[k] * factor, rounded to float and then to the nearest integer, half to even, for k < n.
+ * Products are at most 127 and 32767 in size; NaN becomes 0. */
+void tr_kernel_quantize8(int8_t *q, const float *x, uint32_t n, float factor);
+void tr_kernel_quantize16(tr_i16 *q, const float *x, uint32_t n, float factor);
+
 /* The definition of the two products, element by element: what every other version is held to. */
 void tr_kernel_forward_plain(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
                              uint32_t cols);
@@ -37,9 +45,19 @@ void tr_kernel_forward_portable(const uint8_t *w, const int8_t *x, tr_i32 *acc, 
                                 uint32_t cols, void *scratch);
 void tr_kernel_transposed_portable(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc,
                                    uint32_t rows8, uint32_t pitch, void *scratch);
+float tr_kernel_largest_portable(const float *x, uint32_t n, float floor);
+void tr_kernel_quantize8_portable(int8_t *q, const float *x, uint32_t n, float factor);
+void tr_kernel_quantize16_portable(tr_i16 *q, const float *x, uint32_t n, float factor);
+void tr_kernel_scale_portable(float *dst, const tr_i32 *sums, uint32_t n, float scale);
+
+/* round_half_even(x) for |x| < 2^22, in the low bits, by adding 1.5 * 2^23; 0 in the low 16 bits
+ * for NaN. */
+static inline uint32_t tr_round_even(float x) {
+    return tr_bits(x + 12582912.0f) - 0x4B400000u;
+}
 
 /* Which implementation this build takes. */
-#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
 #define TR_KERNELS_MVE 1
 #elif defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 #define TR_KERNELS_DSP 1
@@ -49,6 +67,13 @@ void tr_kernel_transposed_portable(const uint8_t *panel, const tr_i16 *e, tr_i32
 #define TR_KERNELS_AVX2 1
 #else
 #define TR_KERNELS_PORTABLE 1
+#endif
+
+#if defined(TR_KERNELS_DSP)
+/* The forward product over the layout WD: WU with the words of every two rows merged ahead, as
+ * tr_kernels_dsp.c describes. Same size; for packers that know the core. */
+void tr_kernel_forward_wd(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
+                          uint32_t cols, void *scratch);
 #endif
 
 #endif

@@ -1,7 +1,8 @@
 /* tr_kernels_dsp.S - inner loops of the ternary kernels for cores with the DSP extension (Cortex-M4,
  * M7, M33): SMLAD multiplies two pairs of 16-bit lanes and adds both products. Called by
  * tr_kernels_dsp.c, which has the same in C for narrow panels. */
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && !defined(__ARM_FEATURE_MVE)
+#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && \
+    !(defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2))
 
     .syntax unified
     .thumb
@@ -104,9 +105,115 @@ FUNCTION tr_dsp_rows
     bne 1b
     pop {r2-r11, pc}
 
-/* ---- scaling ---- */
+/* 8 columns of 8 rows, whose words are merged already: fields 0, 2 in the even rows' words, 1, 3 in
+ * the odd rows'. */
+    .macro EIGHT_MERGED_EVEN word
+    ldmia r1!, {r4-r7}
+    ldr r9, [r0, #4 * \word]
+    MULTIPLY_4_FROM_0 r2, r9
+    ldr r9, [r0, #32 + 4 * \word]
+    MULTIPLY_4_FROM_0 r3, r9
+    ldr r9, [r0, #64 + 4 * \word]
+    MULTIPLY_4_FROM_0 r10, r9
+    ldr r9, [r0, #96 + 4 * \word]
+    MULTIPLY_4_FROM_0 r11, r9
+    .endm
 
-#if defined(__ARM_FP)
+    .macro EIGHT_MERGED_ODD word
+    ldmia r1!, {r4-r7}
+    ldr r9, [r0, #16 + 4 * \word]
+    MULTIPLY_4 r2, r9, 2
+    ldr r9, [r0, #48 + 4 * \word]
+    MULTIPLY_4 r3, r9, 2
+    ldr r9, [r0, #80 + 4 * \word]
+    MULTIPLY_4 r10, r9, 2
+    ldr r9, [r0, #112 + 4 * \word]
+    MULTIPLY_4 r11, r9, 2
+    .endm
+
+/* void tr_dsp_merged_rows(the arguments of tr_dsp_rows)
+ * The same for a panel in the layout WD; rows are a multiple of eight. */
+FUNCTION tr_dsp_merged_rows
+    push {r2-r11, lr}           /* [sp]: acc, [sp, #4]: end */
+    movw lr, #0xC003
+    movt lr, #0xC003
+1:  ldr r2, [sp, #44]
+    mov r3, r2
+    mov r10, r2
+    mov r11, r2
+    EIGHT_MERGED_EVEN 0
+    EIGHT_MERGED_ODD 0
+    EIGHT_MERGED_EVEN 1
+    EIGHT_MERGED_ODD 1
+    EIGHT_MERGED_EVEN 2
+    EIGHT_MERGED_ODD 2
+    EIGHT_MERGED_EVEN 3
+    EIGHT_MERGED_ODD 3
+    ldr r12, [sp]
+    subs r1, #128
+    SPLIT r2
+    SPLIT r3
+    SPLIT r10
+    SPLIT r11
+    str r12, [sp]
+    ldr r4, [sp, #4]
+    adds r0, #128
+    cmp r0, r4
+    bne 1b
+    pop {r2-r11, pc}
+
+/* ---- quantising and scaling ---- */
+
+#if defined(__ARM_PCS_VFP)
+    .macro LARGER size, top
+    bic \size, \size, #0x80000000
+    cmp \size, \top
+    it hi
+    movhi \top, \size
+    .endm
+
+/* uint32_t tr_dsp_largest(const float *x, const float *end, uint32_t top)
+ * The largest of top and the bits of |x|, four at a time; at least four. */
+FUNCTION tr_dsp_largest
+    push {r4, lr}
+1:  ldmia r0!, {r3, r4, r12, lr}
+    LARGER r3, r2
+    LARGER r4, r2
+    LARGER r12, r2
+    LARGER lr, r2
+    cmp r0, r1
+    bne 1b
+    mov r0, r2
+    pop {r4, pc}
+
+/* void NAME(void *q, const float *x, const float *end, float factor)
+ * q = x * factor to the nearest integer, half to even, four at a time; at least four. */
+    .macro QUANTIZE name, store, bytes
+FUNCTION \name
+    push {r4, lr}
+1:  vldmia r1!, {s4-s7}
+    vmul.f32 s4, s4, s0
+    vmul.f32 s5, s5, s0
+    vmul.f32 s6, s6, s0
+    vmul.f32 s7, s7, s0
+    vcvtr.s32.f32 s4, s4
+    vcvtr.s32.f32 s5, s5
+    vcvtr.s32.f32 s6, s6
+    vcvtr.s32.f32 s7, s7
+    vmov r3, r4, s4, s5
+    vmov r12, lr, s6, s7
+    \store r3, [r0], #\bytes
+    \store r4, [r0], #\bytes
+    \store r12, [r0], #\bytes
+    \store lr, [r0], #\bytes
+    cmp r1, r2
+    bne 1b
+    pop {r4, pc}
+    .endm
+
+    QUANTIZE tr_dsp_quantize8, strb, 1
+    QUANTIZE tr_dsp_quantize16, strh, 2
+
 /* void tr_dsp_scale(float *dst, const int32_t *sums, const int32_t *end, float scale)
  * dst = (float)sums * scale, four at a time; at least four. */
 FUNCTION tr_dsp_scale
@@ -196,4 +303,8 @@ FUNCTION \name
     COLUMNS tr_dsp_columns_12, 12, 1
     COLUMNS tr_dsp_columns_16, 16, 4
 
+#endif
+
+#if defined(__linux__) && defined(__ELF__)
+    .section .note.GNU-stack, "", %progbits
 #endif

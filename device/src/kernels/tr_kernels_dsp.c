@@ -7,10 +7,7 @@
 
 #include <arm_acle.h>
 
-enum { ROW_GROUP = 4, PANEL_BYTES = TR_PANEL / 4 };
-
-void tr_dsp_rows(const uint8_t *w, const tr_u32 *pairs, tr_i32 *acc, const uint8_t *end,
-                 uint32_t start);
+enum { PANEL_BYTES = TR_PANEL / 4 };
 
 typedef void columns(const uint8_t *w, const tr_i16 *e, tr_i32 *acc, const tr_i16 *end,
                      uint32_t start);
@@ -24,7 +21,7 @@ static inline uint32_t smlad(uint32_t x, uint32_t y, uint32_t acc) {
     return (uint32_t)__smlad((int16x2_t)x, (int16x2_t)y, (int32_t)acc);
 }
 
-/* Activations of one panel as 16-bit pairs in the order in which forward_pair meets them: for each
+/* Activations of one panel as 16-bit pairs in the order in which `multiply` meets them: for each
  * of the pitch / 4 words of a row, fields 0 and 2 of bytes 0|2 and 1|3, then fields 1 and 3.
  * Returns minus their sum. */
 static uint32_t spread(const int8_t *x, uint32_t pitch, tr_u32 *pairs) {
@@ -46,61 +43,85 @@ static uint32_t spread(const int8_t *x, uint32_t pitch, tr_u32 *pairs) {
     return sum;
 }
 
-/* One word (16 columns) of an even and an odd row: merged so that each 16-bit lane under the mask
- * holds c_even + (w_odd << 14), with c = 1 - w and w as two's complement. Started at minus the sum
- * of x, the low 14 bits of the panel's sum are minus the even row's product (64 * 127 < 2^13), the
- * rest is the odd row's. */
-static inline uint32_t forward_pair(uint32_t even, uint32_t odd, const tr_u32 *x, uint32_t sum) {
-    const uint32_t mask = 0xC003C003u;
+/* A word (16 columns) of an even and of an odd row, where each 16-bit lane under the mask, rotated,
+ * holds c_even + (w_odd << 14), with c = 1 - w and w as two's complement: fields 0 and 2 of both
+ * rows in `fields_02`, the others, rotated by 18, in `fields_13`. This is the layout WD. */
+typedef struct {
+    uint32_t fields_02, fields_13;
+} merged;
+
+static inline merged merge(uint32_t even, uint32_t odd) {
     odd = ror(odd ^ 0x55555555u, 18);
     uint32_t swap = (even ^ odd) & 0xCCCCCCCCu;
-    even ^= swap;
-    odd ^= swap;
-    sum = smlad(mask & even, x[0], sum);
-    sum = smlad(mask & ror(even, 4), x[1], sum);
-    sum = smlad(mask & ror(even, 8), x[2], sum);
-    sum = smlad(mask & ror(even, 12), x[3], sum);
-    sum = smlad(mask & ror(odd, 2), x[4], sum);
-    sum = smlad(mask & ror(odd, 6), x[5], sum);
-    sum = smlad(mask & ror(odd, 10), x[6], sum);
-    return smlad(mask & ror(odd, 14), x[7], sum);
+    merged m = {even ^ swap, odd ^ swap};
+    return m;
+}
+
+/* Started at minus the sum of x, the low 14 bits of a panel's sum are minus the even row's product
+ * (64 * 127 < 2^13), the rest is the odd row's. */
+static inline uint32_t multiply(merged m, const tr_u32 *x, uint32_t sum) {
+    const uint32_t mask = 0xC003C003u;
+    sum = smlad(mask & m.fields_02, x[0], sum);
+    sum = smlad(mask & ror(m.fields_02, 4), x[1], sum);
+    sum = smlad(mask & ror(m.fields_02, 8), x[2], sum);
+    sum = smlad(mask & ror(m.fields_02, 12), x[3], sum);
+    sum = smlad(mask & ror(m.fields_13, 2), x[4], sum);
+    sum = smlad(mask & ror(m.fields_13, 6), x[5], sum);
+    sum = smlad(mask & ror(m.fields_13, 10), x[6], sum);
+    return smlad(mask & ror(m.fields_13, 14), x[7], sum);
 }
 
 /* Adds the products of a panel to rows first .. rows; `first` is even. */
-static void forward_rows(const uint8_t *w, const tr_u32 *pairs, tr_i32 *acc, uint32_t first,
-                         uint32_t rows, uint32_t pitch, uint32_t start) {
+static inline void some_rows(const uint8_t *w, const tr_u32 *pairs, tr_i32 *acc, uint32_t first,
+                             uint32_t rows, uint32_t pitch, uint32_t start, int is_merged) {
     uint32_t words = pitch / 4;
     const tr_u32 *p = (const tr_u32 *)(const void *)(w + first * pitch);
     for (uint32_t r = first; r < rows; r += 2, p += 2 * words) {
         uint32_t sum = start;
-        for (uint32_t k = 0; k < words; ++k)
-            sum = forward_pair(p[k], p[k + words], pairs + 8 * k, sum);
+        for (uint32_t k = 0; k < words; ++k) {
+            merged as_stored = {p[k], p[k + words]};
+            merged m = is_merged ? as_stored : merge(p[k], p[k + words]);
+            sum = multiply(m, pairs + 8 * k, sum);
+        }
         int32_t even = (int32_t)(sum << 18) >> 18, odd = (int32_t)(sum - (uint32_t)even) >> 14;
         acc[r] -= even;
         if (r + 1 < rows) acc[r + 1] += odd;
     }
 }
 
-void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows, uint32_t cols,
-                       void *scratch) {
+typedef void panel_rows(const uint8_t *w, const tr_u32 *pairs, tr_i32 *acc, const uint8_t *end,
+                        uint32_t start);
+panel_rows tr_dsp_rows, tr_dsp_merged_rows;
+
+/* acc[rows] = W x. `fast` does the full panels of `full` rows. */
+static inline void forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
+                           uint32_t cols, tr_u32 *pairs, panel_rows *fast, uint32_t full,
+                           int is_merged) {
     uint32_t cols16 = (uint32_t)tr_round_up(cols, 16), rows8 = (uint32_t)tr_round_up(rows, 8);
-    tr_u32 *pairs = scratch; /* of one panel: 128 bytes */
-    uint32_t full = rows & ~(ROW_GROUP - 1u);
-    for (uint32_t r = 0; r < full; r += ROW_GROUP)
-        acc[r] = acc[r + 1] = acc[r + 2] = acc[r + 3] = 0;
+    for (uint32_t r = 0; r < full; r += 4) acc[r] = acc[r + 1] = acc[r + 2] = acc[r + 3] = 0;
     for (uint32_t r = full; r < rows; ++r) acc[r] = 0;
     while (cols16) {
         uint32_t width = cols16 < TR_PANEL ? cols16 : TR_PANEL, pitch = width / 4;
         uint32_t start = spread(x, pitch, pairs), done = 0;
         if (pitch == PANEL_BYTES && full) {
             done = full;
-            tr_dsp_rows(w, pairs, acc, w + done * pitch, start);
+            fast(w, pairs, acc, w + done * pitch, start);
         }
-        forward_rows(w, pairs, acc, done, rows, pitch, start);
+        some_rows(w, pairs, acc, done, rows, pitch, start, is_merged);
         w += rows8 * pitch;
         x += width;
         cols16 -= width;
     }
+}
+
+void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows, uint32_t cols,
+                       void *scratch) {
+    forward(w, x, acc, rows, cols, scratch, tr_dsp_rows, rows & ~3u, 0);
+}
+
+void tr_kernel_forward_wd(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
+                          uint32_t cols, void *scratch) {
+    forward(w, x, acc, rows, cols, scratch, tr_dsp_merged_rows, rows & ~7u, 1);
 }
 
 void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, uint32_t rows8,
@@ -120,14 +141,37 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
         of_pitch[pitch / 4 - 1](panel + byte, e, acc + byte, e + rows8, start);
 }
 
-#if defined(__ARM_FP)
+/* ---- quantising and scaling: the loops in assembly take four at a time ---- */
 
+#if defined(__ARM_PCS_VFP)
+
+uint32_t tr_dsp_largest(const float *x, const float *end, uint32_t top);
+void tr_dsp_quantize8(int8_t *q, const float *x, const float *end, float factor);
+void tr_dsp_quantize16(tr_i16 *q, const float *x, const float *end, float factor);
 void tr_dsp_scale(float *dst, const tr_i32 *sums, const tr_i32 *end, float scale);
+
+float tr_kernel_largest(const float *x, uint32_t n, float floor) {
+    uint32_t full = n & ~3u;
+    if (full) floor = tr_from_bits(tr_dsp_largest(x, x + full, tr_bits(floor)));
+    return tr_kernel_largest_portable(x + full, n - full, floor);
+}
+
+void tr_kernel_quantize8(int8_t *q, const float *x, uint32_t n, float factor) {
+    uint32_t full = n & ~3u;
+    if (full) tr_dsp_quantize8(q, x, x + full, factor);
+    tr_kernel_quantize8_portable(q + full, x + full, n - full, factor);
+}
+
+void tr_kernel_quantize16(tr_i16 *q, const float *x, uint32_t n, float factor) {
+    uint32_t full = n & ~3u;
+    if (full) tr_dsp_quantize16(q, x, x + full, factor);
+    tr_kernel_quantize16_portable(q + full, x + full, n - full, factor);
+}
 
 void tr_kernel_scale(float *dst, const tr_i32 *sums, uint32_t n, float scale) {
     uint32_t full = n & ~3u;
     if (full) tr_dsp_scale(dst, sums, sums + full, scale);
-    for (uint32_t k = full; k < n; ++k) dst[k] = (float)sums[k] * scale;
+    tr_kernel_scale_portable(dst + full, sums + full, n - full, scale);
 }
 
 #endif

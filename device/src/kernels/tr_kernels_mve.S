@@ -1,7 +1,7 @@
 /* tr_kernels_mve.S - inner loop of the transposed ternary product for cores with MVE (Cortex-M55,
  * M85), called by tr_kernels_mve.c. In assembly because it keeps eight sums in registers, loads and
  * stores them with one instruction each, and leaves the loop counter none. */
-#if defined(__ARM_FEATURE_MVE)
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
 
     .syntax unified
     .thumb
@@ -77,4 +77,8 @@ tr_mve_columns:
     vpop {d8-d15}
     pop {r4-r11, pc}
 
+#endif
+
+#if defined(__linux__) && defined(__ELF__)
+    .section .note.GNU-stack, "", %progbits
 #endif

@@ -151,7 +151,34 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
     finish(acc, s->sums, pitch, total);
 }
 
-/* ---- scaling ---- */
+/* ---- quantising and scaling ---- */
+
+float tr_kernel_largest(const float *x, uint32_t n, float floor) {
+    uint32_t top = tr_bits(floor); /* without the sign, floats compare as integers */
+    const uint32x4_t size = vdupq_n_u32(0x7FFFFFFF);
+    for (; n >= 4; n -= 4, x += 4)
+        top = vmaxvq_u32(top, vandq_u32(vreinterpretq_u32_f32(vldrwq_f32(x)), size));
+    for (; n; --n, ++x)
+        if ((tr_bits(*x) & 0x7FFFFFFFu) > top) top = tr_bits(*x) & 0x7FFFFFFFu;
+    return tr_from_bits(top);
+}
+
+/* Denormal numbers, which MVE takes for zero, round to zero as well. */
+static inline int32x4_t quantize_4(const float *x, float32x4_t factor) {
+    return vcvtnq_s32_f32(vmulq_f32(vldrwq_f32(x), factor));
+}
+
+void tr_kernel_quantize8(int8_t *q, const float *x, uint32_t n, float factor) {
+    const float32x4_t factors = vdupq_n_f32(factor);
+    for (; n >= 4; n -= 4, x += 4, q += 4) vstrbq_s32(q, quantize_4(x, factors));
+    for (; n; --n) *q++ = (int8_t)tr_round_even(*x++ * factor);
+}
+
+void tr_kernel_quantize16(tr_i16 *q, const float *x, uint32_t n, float factor) {
+    const float32x4_t factors = vdupq_n_f32(factor);
+    for (; n >= 4; n -= 4, x += 4, q += 4) vstrhq_s32((int16_t *)q, quantize_4(x, factors));
+    for (; n; --n) *q++ = (int16_t)tr_round_even(*x++ * factor);
+}
 
 /* MVE takes denormal numbers for zero; with a normal scale there are none. */
 void tr_kernel_scale(float *dst, const tr_i32 *sums, uint32_t n, float scale) {

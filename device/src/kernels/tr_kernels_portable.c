@@ -76,7 +76,30 @@ void tr_kernel_transposed_portable(const uint8_t *panel, const tr_i16 *e, tr_i32
     }
 }
 
-#if defined(TR_KERNELS_PORTABLE) || defined(TR_KERNELS_AVX2)
+float tr_kernel_largest_portable(const float *x, uint32_t n, float floor) {
+    uint32_t top = tr_bits(floor); /* without the sign, floats compare as integers */
+    for (uint32_t k = 0; k < n; ++k) {
+        uint32_t size = tr_bits(x[k]) & 0x7FFFFFFFu;
+        if (size > top) top = size;
+    }
+    return tr_from_bits(top);
+}
+
+void tr_kernel_quantize8_portable(int8_t *q, const float *x, uint32_t n, float factor) {
+    for (uint32_t k = 0; k < n; ++k) q[k] = (int8_t)tr_round_even(x[k] * factor);
+}
+
+void tr_kernel_quantize16_portable(tr_i16 *q, const float *x, uint32_t n, float factor) {
+    for (uint32_t k = 0; k < n; ++k) q[k] = (int16_t)tr_round_even(x[k] * factor);
+}
+
+void tr_kernel_scale_portable(float *dst, const tr_i32 *sums, uint32_t n, float scale) {
+    for (uint32_t k = 0; k < n; ++k) dst[k] = (float)sums[k] * scale;
+}
+
+/* ---- cores without a version of their own ---- */
+
+#if defined(TR_KERNELS_PORTABLE)
 
 void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows, uint32_t cols,
                        void *scratch) {
@@ -90,11 +113,32 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
 
 #endif
 
+#if defined(TR_KERNELS_PORTABLE) || defined(TR_KERNELS_THUMB1) ||                                  \
+    (defined(TR_KERNELS_DSP) && !defined(__ARM_PCS_VFP))
+
+float tr_kernel_largest(const float *x, uint32_t n, float floor) {
+    return tr_kernel_largest_portable(x, n, floor);
+}
+
+#endif
+
+#if defined(TR_KERNELS_PORTABLE) || (defined(TR_KERNELS_DSP) && !defined(__ARM_PCS_VFP))
+
+void tr_kernel_quantize8(int8_t *q, const float *x, uint32_t n, float factor) {
+    tr_kernel_quantize8_portable(q, x, n, factor);
+}
+
+void tr_kernel_quantize16(tr_i16 *q, const float *x, uint32_t n, float factor) {
+    tr_kernel_quantize16_portable(q, x, n, factor);
+}
+
+#endif
+
 #if defined(TR_KERNELS_PORTABLE) || defined(TR_KERNELS_AVX2) ||                                    \
-    (defined(TR_KERNELS_DSP) && !defined(__ARM_FP))
+    (defined(TR_KERNELS_DSP) && !defined(__ARM_PCS_VFP))
 
 void tr_kernel_scale(float *dst, const tr_i32 *sums, uint32_t n, float scale) {
-    for (uint32_t k = 0; k < n; ++k) dst[k] = (float)sums[k] * scale;
+    tr_kernel_scale_portable(dst, sums, n, scale);
 }
 
 #endif

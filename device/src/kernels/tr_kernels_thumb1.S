@@ -302,6 +302,68 @@ FUNCTION tr_thumb1_columns
     pop {r4-r7, pc}
     .ltorg
 
+/* ---- quantising ---- */
+
+/* void *NAME(void *q, const float *x, const float *end, const uint32_t parameters[3])
+ * q = x * factor, rounded to float and then to an integer, half to even. parameters: high 16 and low
+ * 8 bits of the factor's 24-bit significand; 276 less its exponent field. With the significand m of
+ * x, the product m * factor is formed to 32 bits and shifted to 8 bits behind the point. Rounding to
+ * float moves that by at most half of its last bit, so it decides nothing unless the 8 bits are 127
+ * or 128: there the loop stops. Returns the place in q behind the last result. */
+    .macro QUANTIZE name, store, bytes
+FUNCTION \name
+    push {r4-r7, lr}
+    mov r4, r8
+    mov r5, r9
+    mov r6, r10
+    push {r4-r6}
+    mov r8, r2              /* end */
+    ldmia r3!, {r6, r7}
+    ldr r4, [r3]
+    mov r9, r4
+    movs r4, #0x80
+    lsls r4, r4, #8
+    mov r10, r4             /* top bit of a 16-bit significand */
+1:  ldmia r1!, {r2}
+    lsls r3, r2, #9
+    lsrs r3, r3, #17
+    add r3, r10             /* m, high 16 bits */
+    uxtb r5, r2             /* low 8 bits */
+    muls r5, r6, r5
+    movs r4, r3
+    muls r4, r7, r4
+    adds r4, r4, r5
+    lsrs r4, r4, #8
+    muls r3, r6, r3
+    adds r3, r3, r4         /* product >> 16 */
+    lsls r4, r2, #1
+    lsrs r4, r4, #24
+    mov r5, r9
+    subs r5, r5, r4
+    lsrs r3, r3, r5         /* 0 for zero and for small numbers: they shift by 32 to 255 */
+    uxtb r4, r3
+    subs r4, #127
+    cmp r4, #1
+    bls 2f
+    adds r3, #128
+    lsrs r3, r3, #8
+    asrs r2, r2, #31
+    eors r3, r3, r2
+    subs r3, r3, r2
+    \store r3, [r0]
+    adds r0, #\bytes
+    cmp r1, r8
+    bne 1b
+2:  pop {r4-r6}
+    mov r8, r4
+    mov r9, r5
+    mov r10, r6
+    pop {r4-r7, pc}
+    .endm
+
+    QUANTIZE tr_thumb1_quantize8, strb, 1
+    QUANTIZE tr_thumb1_quantize16, strh, 2
+
 /* ---- scaling ---- */
 
 /* How far to shift a byte to the left until its top bit is set. */
@@ -420,4 +482,8 @@ FUNCTION tr_thumb1_scale
     b 5b
     .ltorg
 
+#endif
+
+#if defined(__linux__) && defined(__ELF__)
+    .section .note.GNU-stack, "", %progbits
 #endif

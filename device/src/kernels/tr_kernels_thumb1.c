@@ -65,6 +65,43 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
         for (uint32_t field = 0; field < 4; ++field) dst[field * pitch / 4 + word] = *sums++;
 }
 
+/* ---- quantising and scaling ---- */
+
+typedef void *quantize(void *q, const float *x, const float *end, const uint32_t *parameters);
+quantize tr_thumb1_quantize8, tr_thumb1_quantize16;
+
+/* What the loops in assembly need to know of a factor; 0 when it is not one of the usual ones, for
+ * which every shift is between 1 and 255. */
+static int describe(float factor, uint32_t parameters[3]) {
+    uint32_t bits = tr_bits(factor), exponent = bits >> 23;
+    parameters[0] = (bits >> 8 & 0x7FFF) | 0x8000;
+    parameters[1] = bits & 0xFF;
+    parameters[2] = 276 - exponent;
+    return exponent >= 30 && exponent <= 244; /* a sign bit would make it larger */
+}
+
+void tr_kernel_quantize8(int8_t *q, const float *x, uint32_t n, float factor) {
+    uint32_t parameters[3];
+    int usual = describe(factor, parameters);
+    for (uint32_t k = 0; k < n; ++k) {
+        if (usual)
+            k += (uint32_t)((int8_t *)tr_thumb1_quantize8(q + k, x + k, x + n, parameters) -
+                            (q + k));
+        if (k < n) q[k] = (int8_t)tr_round_even(x[k] * factor);
+    }
+}
+
+void tr_kernel_quantize16(tr_i16 *q, const float *x, uint32_t n, float factor) {
+    uint32_t parameters[3];
+    int usual = describe(factor, parameters);
+    for (uint32_t k = 0; k < n; ++k) {
+        if (usual)
+            k += (uint32_t)((tr_i16 *)tr_thumb1_quantize16(q + k, x + k, x + n, parameters) -
+                            (q + k));
+        if (k < n) q[k] = (int16_t)tr_round_even(x[k] * factor);
+    }
+}
+
 /* The loop in assembly takes sums below 2^24 and scales far from the ends of the float range; the
  * compiler's float operations take the rest. */
 void tr_kernel_scale(float *dst, const tr_i32 *sums, uint32_t n, float scale) {

@@ -9,6 +9,7 @@
 enum {
     FILE_INVALID_NAME = 2,
     FILE_NOT_FOUND = 3,
+    FILE_WRITE_FAILED = 10,
     FILE_OFFSET_NOT_VALID = 11,
     FILE_OFFSET_TOO_LARGE = 12,
     FILE_NO_HASH = 13
@@ -18,6 +19,19 @@ enum {
  * same file. */
 #define IDENTITY_BYTES    48u
 #define DOWNLOAD_OVERHEAD 32u /* keys and numbers of a download's answer beside the data */
+
+static int refusal; /* why the last upload was refused, an error_code; 0: it was not */
+
+const char *group_files_refusal(void) {
+    return refusal ? error_text(refusal) : "";
+}
+
+/* Clients that know only this group must be able to read the answer: it carries a code of the
+ * group, and the reason is in the information of group 64. */
+static struct smp_outcome refuse(int code) {
+    refusal = code;
+    return SMP_GROUP_FAIL(GROUP_FILES, FILE_WRITE_FAILED);
+}
 
 static bool find_kind(const struct zcbor_string *name, enum slot_kind *kind) {
     *kind = smp_equals(name, "/model") ? SLOT_MODEL : SLOT_ADAPTER;
@@ -46,7 +60,7 @@ static struct smp_outcome install_when_complete(enum slot_kind kind, zcbor_state
     slots_pending(kind, &offset, &bytes);
     if (offset == bytes) {
         int code = model_install(kind);
-        if (code) return smp_ternio(code);
+        if (code) return refuse(code);
     }
     return encoded(put_u32(out, "off", offset));
 }
@@ -72,6 +86,7 @@ static struct smp_outcome upload(const struct smp_request *request, zcbor_state_
                              {"len", FIELD_U32, &length, false},
                              {"data", FIELD_BYTES, &data, false},
                              {"name", FIELD_TEXT, &name, false}};
+    refusal = 0;
     if (!smp_read(request, fields, 4) || !fields[0].found || !fields[2].found || !fields[3].found)
         return SMP_FAIL(SMP_EINVAL);
     if (!find_kind(&name, &kind)) return SMP_GROUP_FAIL(GROUP_FILES, FILE_INVALID_NAME);
@@ -79,13 +94,13 @@ static struct smp_outcome upload(const struct smp_request *request, zcbor_state_
         if (!fields[1].found) return SMP_FAIL(SMP_EINVAL);
         if (resumes(kind, &data, length)) return install_when_complete(kind, out);
         int code = begin_upload(kind, length);
-        if (code) return smp_ternio(code);
+        if (code) return refuse(code);
     }
     if (!slots_pending(kind, &expected, &bytes))
         return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_NOT_VALID);
     if (off != expected) return encoded(put_u32(out, "off", expected));
     if (data.len > bytes - expected) return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_TOO_LARGE);
-    if (!slots_write(kind, data.value, (uint32_t)data.len)) return smp_ternio(ERR_STORAGE);
+    if (!slots_write(kind, data.value, (uint32_t)data.len)) return refuse(ERR_STORAGE);
     return install_when_complete(kind, out);
 }
 

@@ -74,6 +74,7 @@ static struct smp_outcome info(zcbor_state_t *out) {
                 put_text(out, "storage", slots_storage()) && put_text(out, "slot", model_slot()) &&
                 put_u32(out, "arena", model_arena_bytes()) &&
                 put_u32(out, "slot_bytes", slots_capacity(SLOT_MODEL)) &&
+                put_text(out, "refused", group_files_refusal()) &&
                 put_text(out, "model", model ? model->name : "");
     return encoded(done &&
                    (model ? put_model(out, model) : put_text(out, "reason", model_reason())));

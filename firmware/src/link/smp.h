@@ -50,6 +50,9 @@ typedef struct smp_outcome smp_handler(const struct smp_request *request, zcbor_
 
 smp_handler group_os, group_stats, group_files, group_shell, group_ternio;
 
+/* Why the last upload was refused, in words; empty when it was not. */
+const char *group_files_refusal(void);
+
 /* Answers one message; returns the answer's length, 0 for none. */
 uint32_t smp_handle(const uint8_t *message, uint32_t bytes, uint8_t *answer, uint32_t capacity);
 

@@ -11,6 +11,13 @@ from pathlib import Path
 
 import cffi
 
+# The wrappers around the engine's functions are many, and compiled for size.
+_PREAMBLE = """
+#include "te.h"
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("Os")
+#endif
+"""
 # Python memory lent to a tensor is handed back through this function (ternio/tensor.py).
 _CALLBACK = 'extern "Python" void te_py_release(void *owner);'
 
@@ -24,11 +31,17 @@ def ffi_builder(root: Path) -> cffi.FFI:
     ffi.cdef("typedef float te_float;\n" + declarations + _CALLBACK)
     ffi.set_source(
         "ternio._engine",
-        '#include "te.h"',
+        _PREAMBLE,
         sources=[str(engine / "engine.c")],
         include_dirs=[str(engine)],
         libraries=["m"],
-        extra_compile_args=["-O3", "-std=gnu11", "-g0"],
+        extra_compile_args=[
+            "-O2",
+            "-std=gnu11",
+            "-g0",
+            "-fvisibility=hidden",
+            "-fno-asynchronous-unwind-tables",
+        ],
         extra_link_args=["-s"] if sys.platform == "linux" else [],
         py_limited_api=True,
     )

@@ -168,7 +168,10 @@ class _Checker:
         word = getattr(i, slot)
         if word == 0 and operand.optional:
             return
-        space, step, index = ops.split_word(word | (ops.ARENA << 29 if slot == "imm" else 0))
+        if slot == "imm":  # a plain arena word
+            self.require(word < ops.STEP, f"imm is {word:#x}")
+            word |= ops.ARENA << 29
+        space, step, index = ops.split_word(word)
         self.require(space == ops.ARENA, f"{slot} is not in the arena")
         self.require(operand.may_step or not step, f"{slot} must not step")
         size = operand.size(i.n0, i.n1, i.n2, placed.rows)

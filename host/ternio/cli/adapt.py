@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .common import BoardOption, JsonOption, PortOption, connect, emit, example, note, progress, say
-from .infer import DataArgument, GainOption, PartOption
+from .infer import DataArgument, GainOption, MirrorOption, PartOption
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +37,7 @@ def adapt(
     ] = True,
     part: PartOption = "train",
     gain: GainOption = None,
+    mirror: MirrorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Trains a LoRA adapter on the board with examples from a file."""
@@ -56,7 +57,7 @@ def adapt(
             raise LinkError(
                 f"{info.model} was packed without adaptation: pack it without --no-adapt"
             )
-        examples = load_examples(data, info, part=part, gain=gain)
+        examples = load_examples(data, info, part=part, gain=gain, mirror=mirror)
         for line in examples.notes:
             note(line)
         if not examples.labelled:

@@ -87,7 +87,7 @@ def _print_table(boards: list, running: list[dict]) -> None:
 
 def _model(info) -> str:
     if info is None:
-        return "does not answer"
+        return "busy or silent"
     return f"model {info.model}" if info.model else f"no model ({info.reason})"
 
 

@@ -33,7 +33,7 @@ def demo(
         raise DataError(f"there is no demonstration {what!r}: there is motion")
     from ternio.demo import run_motion
 
-    summary = run_motion(board, output, seed, tell=lambda text: typer.echo(text, err=as_json))
+    summary = run_motion(board, output, seed, lambda text: typer.echo(text, err=as_json), as_json)
     if as_json:
         emit(summary)
     if not summary["kept"]:

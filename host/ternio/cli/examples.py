@@ -49,6 +49,7 @@ def load_examples(
     *,
     part: str = "test",
     gain: str | None = None,
+    mirror: str | None = None,
     label: str | None = None,
     example_id: str | None = None,
     layout: str | None = None,
@@ -56,45 +57,51 @@ def load_examples(
     """Reads labelled data (.csv, .npz, .ts, a folder, `motion`) or bare windows (.npy, a .csv with
     one column per channel).
 
-    `gain` is a factor per channel as text, e.g. "1,-1,-1". Longer series lose their end, shorter
-    ones hold their last sample.
+    `gain` and `mirror` are a factor per channel as text, e.g. "1,-1,-1": the one of the values, the
+    other of their distance from the channel's mean in the training set. Longer series lose their
+    end, shorter ones hold their last sample.
     """
     if part not in PARTS:
         raise DataError(f"--part {part}: expected train or test")
-    factors = parse_gain(gain, model.channels)
+    gains = parse_factors("--gain", gain, model.channels)
+    mirrors = parse_factors("--mirror", mirror, model.channels)
     bare = _bare_windows(Path(source), model)
     if bare is not None:
-        series, classes, places = (
-            bare,
-            [-1] * len(bare),
-            [f"{source}#{i}" for i in range(len(bare))],
-        )
+        if mirror is not None:
+            raise DataError(f"--mirror: {source} has no training set; use labelled data, or --gain")
+        series, classes = bare, [-1] * len(bare)
+        places = [f"{source}#{i}" for i in range(len(bare))]
+        means = np.zeros(model.channels)
     else:
-        series, classes, places = _labelled(source, model, part, label, example_id, layout)
+        series, classes, places, means = _labelled(source, model, part, label, example_id, layout)
     notes: list[str] = []
     lengths = {len(values) for values in series} - {model.length}
     if lengths:
         found = f"{min(lengths)} to {max(lengths)} samples"
         notes.append(f"{source}: windows of {found} made {model.length} long")
-    x = np.stack([_fit(values, model.length) for values in series]) * factors
-    from ternio.data import quantize_window
+    x = np.stack([_fit(values, model.length) for values in series])
+    from ternio.data import quantize_window, scale_about
 
-    windows = quantize_window(x, model.input_scale)
+    if mirror is not None:
+        x = scale_about(x, mirrors, means)
+    windows = quantize_window(x * gains, model.input_scale)
     return Examples(windows, np.array(classes, np.int32), places, notes)
 
 
-def parse_gain(text: str | None, channels: int) -> np.ndarray:
-    """`1,-1,0.5` -> factors, one per channel."""
+def parse_factors(option: str, text: str | None, channels: int) -> np.ndarray:
+    """`1,-1,0.5` -> factors, one per channel; ones without a text."""
     if text is None:
         return np.ones(channels)
     try:
         factors = np.array([float(word) for word in text.split(",")])
     except ValueError:
         raise DataError(
-            f"--gain {text}: expected numbers with commas between, one per channel"
+            f"{option} {text}: expected numbers with commas between, one per channel"
         ) from None
     if len(factors) != channels or not np.isfinite(factors).all():
-        raise DataError(f"--gain {text}: {len(factors)} factors, the model has {channels} channels")
+        raise DataError(
+            f"{option} {text}: {len(factors)} factors, the model has {channels} channels"
+        )
     return factors
 
 
@@ -109,11 +116,13 @@ def _labelled(
     label: str | None,
     example_id: str | None,
     layout: str | None,
-) -> tuple[list[np.ndarray], list[int], list[str]]:
+) -> tuple[list[np.ndarray], list[int], list[str], np.ndarray]:
+    """Series, classes, places, and the training set's mean of each channel."""
     from ternio import data
 
     if source in REFERENCE and not Path(source).exists():
-        chosen = data.basic_motions()[PARTS.index(part)]
+        sets = data.basic_motions()
+        chosen, means = sets[PARTS.index(part)], data.channel_means(sets[0].x)
         chosen = data.other_wrist(chosen) if source != "motion" else chosen
         names = [chosen.labels[y] for y in chosen.y]
         series = [x.astype(np.float64) for x in chosen.x]
@@ -124,13 +133,14 @@ def _labelled(
         for i, values in enumerate(raw.series):
             _check_values(raw, i, values, model.channels)
         series, names, places = raw.series, raw.labels, raw.places
+        means = data.channel_means(train.series)
     known = list(model.labels)
     for place, name in zip(places, names, strict=True):
         if name not in known:
             raise DataError(
                 f"{place}: the model has no class {name!r}; its classes are {', '.join(known)}"
             )
-    return series, [known.index(name) for name in names], places
+    return series, [known.index(name) for name in names], places, means
 
 
 def _check_values(raw, i: int, values: np.ndarray, channels: int) -> None:

@@ -15,6 +15,10 @@ PartOption = Annotated[str, typer.Option("--part", help="Which part of a data se
 GainOption = Annotated[
     str | None, typer.Option("--gain", help="A factor per channel on the raw values, e.g. 1,-1,-1.")
 ]
+MirrorOption = Annotated[
+    str | None,
+    typer.Option("--mirror", help="The same about the training set's means, e.g. 1,-1,-1,1,-1,-1."),
+]
 DataArgument = Annotated[
     str,
     typer.Argument(
@@ -45,6 +49,7 @@ def infer(
     ] = False,
     part: PartOption = "test",
     gain: GainOption = None,
+    mirror: MirrorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classifies windows on a board."""
@@ -54,7 +59,7 @@ def infer(
     from .machine import open_machine, require_equal
 
     with open_machine(board, port, model) as machine:
-        examples = load_examples(data, machine.facts, part=part, gain=gain)
+        examples = load_examples(data, machine.facts, part=part, gain=gain, mirror=mirror)
         for line in examples.notes:
             note(line)
         if not every and not 0 <= index < len(examples):

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .common import BoardOption, PortOption, connect, example
-from .infer import GainOption, PartOption
+from .infer import GainOption, MirrorOption, PartOption
 
 HISTORY = 12
 BAR_CELLS = 30
@@ -41,6 +41,7 @@ def monitor(
     ] = 0,
     part: PartOption = "test",
     gain: GainOption = None,
+    mirror: MirrorOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the board's JSON lines as they come.")
     ] = False,
@@ -49,7 +50,8 @@ def monitor(
     with connect(board, port) as client:
         info = client.info()
         client.telemetry(True)
-        events = _events(client, info, feed, interval, part, gain, seconds)
+        chosen = {"part": part, "gain": gain, "mirror": mirror}
+        events = _events(client, info, feed, interval, chosen, seconds)
         try:
             if as_json or not sys.stdout.isatty():
                 _print_lines(events, count, as_json)
@@ -61,11 +63,11 @@ def monitor(
             client.telemetry(False)
 
 
-def _events(client, info, feed, interval, part, gain, seconds) -> Iterator[dict[str, Any] | None]:
+def _events(client, info, feed, interval, chosen, seconds) -> Iterator[dict[str, Any] | None]:
     """Telemetry as it comes; None about ten times a second, so that the caller can redraw."""
     from .examples import load_examples
 
-    windows = load_examples(feed, info, part=part, gain=gain).windows if feed else None
+    windows = load_examples(feed, info, **chosen).windows if feed else None
     start = due = time.monotonic()
     sent = 0
     while not seconds or time.monotonic() - start < seconds:

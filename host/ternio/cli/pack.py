@@ -25,6 +25,9 @@ def pack(
         Path | None, typer.Option("--output", "-o", help="Blob; by default NAME.tern.")
     ] = None,
     board: BoardOption = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Of the model; by default the checkpoint's.")
+    ] = None,
     adapt: Annotated[
         bool, typer.Option("--adapt/--no-adapt", help="With a program to learn on the board.")
     ] = True,
@@ -52,7 +55,9 @@ def pack(
     names = tuple(t.strip() for t in targets.split(",") if t.strip())
     options = Options(adapt, rank, scale, names, float_dtype, arena_limit=room)
     path = output or checkpoint.with_suffix(".tern")
-    blob = pack_checkpoint(load_checkpoint(checkpoint), options)
+    trained = load_checkpoint(checkpoint)
+    trained.name = name or trained.name
+    blob = pack_checkpoint(trained, options)
     parts = account(blob, target) if target else []
     if not as_json:
         show_blob(blob)

@@ -1,20 +1,17 @@
-"""`ternio train`: from a data file to a checkpoint."""
+"""`ternio train`: from a data file to a checkpoint. The two tasks are in train_tasks.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ternio.cli.common import JsonOption, emit, example, note, say
+from ternio.cli.common import JsonOption, example
 from ternio.errors import DataError
 
-if TYPE_CHECKING:
-    from ternio.data import Prepared
-    from ternio.train import Trained
-
-_DATA, _MODEL, _TRAINING = "Data", "Model", "Training"
+_DATA, _MODEL, _TRAINING, _TEXT = "Data", "Model", "Training", "Text"
+_TASKS = ("classify", "lm")
 
 
 def register(app: typer.Typer) -> None:
@@ -30,11 +27,22 @@ def _option(panel: str, *names: str, text: str) -> Any:
 
 def train(
     source: Annotated[
-        str, typer.Argument(metavar="DATA", help=".csv, .npz, .ts, a folder, or `motion`.")
-    ],
-    task: Annotated[str, typer.Option(help="What to learn; now: classify.")] = "classify",
+        str | None,
+        typer.Argument(
+            metavar="DATA", help=".csv, .npz, .ts, a folder, `motion`; a text file or `text`."
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classify (windows) or lm (text); by default by DATA.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Checkpoint; by default NAME.ckpt.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on where this checkpoint stopped.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the loss curve: .png, .svg or .pdf.")
     ] = None,
     test: Annotated[
         str | None, _option(_DATA, "--test", text="Test data; by default a part of DATA.")
@@ -56,119 +64,145 @@ def train(
     test_fraction: Annotated[
         float, _option(_DATA, "--test-fraction", text="Part set aside without --test.")
     ] = 0.25,
+    text: Annotated[
+        str | None, _option(_TEXT, "--text", text="Text file (UTF-8): DATA with --task lm.")
+    ] = None,
+    vocabulary: Annotated[
+        str | None, _option(_TEXT, "--vocabulary", text="characters (default) or bytes.")
+    ] = None,
+    context: Annotated[
+        int | None, _option(_TEXT, "--context", text="Tokens that the model sees; default 128.")
+    ] = None,
+    prompt: Annotated[
+        str | None, _option(_TEXT, "--prompt", text="What the sample goes on from; a line break.")
+    ] = None,
+    sample: Annotated[
+        int, _option(_TEXT, "--sample", text="Tokens to write at the end; 0: none.")
+    ] = 200,
+    temperature: Annotated[
+        float, _option(_TEXT, "--temperature", text="Of the sample; 0: the likeliest token.")
+    ] = 0.8,
+    top_k: Annotated[
+        int, _option(_TEXT, "--top-k", text="Sample among the k likeliest; 0: all.")
+    ] = 0,
     float_weights: Annotated[
         bool, _option(_MODEL, "--float", text="Float weights: the twin to compare with.")
     ] = False,
     patch: Annotated[
-        int | None, _option(_MODEL, "--patch", text="Samples per position; by default 4.")
+        int | None, _option(_MODEL, "--patch", text="Samples per position; default 4.")
     ] = None,
-    width: Annotated[int, _option(_MODEL, "--width", text="Width of the model.")] = 64,
-    layers: Annotated[int, _option(_MODEL, "--layers", text="Transformer blocks.")] = 2,
-    heads: Annotated[int, _option(_MODEL, "--heads", text="Attention heads.")] = 4,
+    width: Annotated[
+        int | None, _option(_MODEL, "--width", text="Of the model; default 64, text 128.")
+    ] = None,
+    layers: Annotated[
+        int | None, _option(_MODEL, "--layers", text="Transformer blocks; default 2, text 4.")
+    ] = None,
+    heads: Annotated[
+        int | None, _option(_MODEL, "--heads", text="Attention heads; default 4.")
+    ] = None,
     kv_heads: Annotated[
-        int, _option(_MODEL, "--kv-heads", text="Key/value heads, 0: as many as heads.")
-    ] = 0,
-    ffn: Annotated[int, _option(_MODEL, "--ffn", text="Hidden width of SwiGLU.")] = 128,
-    steps: Annotated[int, _option(_TRAINING, "--steps", text="Updates.")] = 300,
-    batch: Annotated[int, _option(_TRAINING, "--batch", text="Examples per update.")] = 20,
-    lr: Annotated[float, _option(_TRAINING, "--lr", text="Learning rate.")] = 2e-3,
-    weight_decay: Annotated[float, _option(_TRAINING, "--weight-decay", text="AdamW's.")] = 0.05,
+        int | None, _option(_MODEL, "--kv-heads", text="Key/value heads; default all, text 2.")
+    ] = None,
+    ffn: Annotated[
+        int | None, _option(_MODEL, "--ffn", text="Hidden width of SwiGLU; default 128, text 256.")
+    ] = None,
+    steps: Annotated[
+        int | None, _option(_TRAINING, "--steps", text="Updates; default 300, text 600.")
+    ] = None,
+    batch: Annotated[
+        int | None, _option(_TRAINING, "--batch", text="Examples per pass; default 20, text 16.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, _option(_TRAINING, "--accumulate", text="Passes per update; default 1.")
+    ] = None,
+    lr: Annotated[float | None, _option(_TRAINING, "--lr", text="Highest learning rate.")] = None,
+    warmup: Annotated[
+        int | None, _option(_TRAINING, "--warmup", text="Updates with a rising rate.")
+    ] = None,
+    schedule: Annotated[
+        str | None, _option(_TRAINING, "--schedule", text="cosine, linear, step, constant.")
+    ] = None,
+    weight_decay: Annotated[
+        float | None, _option(_TRAINING, "--weight-decay", text="AdamW's; default 0.05.")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        _option(_TRAINING, "--patience", text="Stop after so many validations without a better."),
+    ] = None,
+    evaluate_every: Annotated[
+        int | None, _option(_TRAINING, "--evaluate-every", text="Steps between validations.")
+    ] = None,
     augment: Annotated[
         bool, _option(_TRAINING, "--augment/--no-augment", text="Noise, gain, circular shift.")
     ] = True,
-    seed: Annotated[int, _option(_TRAINING, "--seed", text="Same seed, same model.")] = 0,
+    seed: Annotated[
+        int | None, _option(_TRAINING, "--seed", text="Same seed, same model; default 0.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Trains a classifier of sensor windows on your data and writes a checkpoint."""
-    from ternio import data
-    from ternio.checkpoint import save_checkpoint
-    from ternio.train import TrainConfig, progress_bar, train_classifier
+    """Trains a classifier of sensor windows, or a language model, and writes a checkpoint."""
+    from ternio.cli.train_tasks import Job, classify, language
 
-    if task != "classify":
-        raise DataError(f"--task {task}: this version trains 'classify'")
-    off = {} if augment else {"noise": 0.0, "gain": 0.0, "shift": 0.0}
-    config = TrainConfig(steps, batch, lr, weight_decay=weight_decay, seed=seed, **off)
-    sets = data.load(
-        source,
-        test,
-        label=label,
-        example_id=example_id,
-        layout=layout,
-        length=length,
-        nan=nan,
-        test_fraction=test_fraction,
-        seed=seed,
-        rate_hz=rate,
-    )
-    stem = Path(source).resolve().stem or "model"
-    path = output or Path(f"{stem}.ckpt")
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: there is no folder {path.parent}")
+    if source is not None and text is not None:
+        raise DataError(f"DATA {source} and --text {text}: give one of them")
+    source = source or text
+    if source is None:
+        raise DataError("DATA is missing: a data file, `motion`, a text file, or `text`")
+    task = task or ("lm" if text or _is_reference_text(source) else "classify")
+    if task not in _TASKS:
+        raise DataError(f"--task {task}: expected {' or '.join(_TASKS)}")
     shape = {"width": width, "layers": layers, "heads": heads, "kv_heads": kv_heads, "ffn": ffn}
-    shape |= {"ternary": not float_weights} | ({} if patch is None else {"patch": patch})
-    with progress_bar("training") as progress:
-        trained = train_classifier(sets, _model_name(stem), config, progress, **shape)
-    size = save_checkpoint(path, trained.checkpoint)
-    facts = _facts(sets, trained, path, size)
-    if as_json:
-        emit(facts)
-    else:
-        _print(facts, trained)
-    if trained.fit.interrupted:
-        raise typer.Exit(130)
-
-
-def _model_name(stem: str) -> str:
-    """As much of a file's name as a blob can carry: 31 bytes of UTF-8."""
-    return stem.encode()[:31].decode(errors="ignore")
-
-
-def _facts(sets: Prepared, trained: Trained, path: Path, size: int) -> dict[str, Any]:
-    """What --json prints."""
-    checkpoint = trained.checkpoint
-    parameters, ternary = checkpoint.model.count()
-    return {
-        "data": sets.train.name,
-        "train_examples": len(sets.train),
-        "test_examples": len(sets.test),
-        "channels": list(checkpoint.inputs.channels),
-        "length": checkpoint.inputs.length,
-        "labels": list(checkpoint.labels),
-        "parameters": parameters,
-        "ternary_weights": ternary,
-        "steps": len(trained.fit.loss),
-        "seconds": round(trained.fit.seconds, 2),
-        "loss": trained.fit.loss[-1] if trained.fit.loss else None,
-        "test_correct": trained.evaluation.correct,
-        "test_accuracy": trained.evaluation.accuracy,
-        "confusion": trained.evaluation.confusion.tolist(),
-        "checkpoint": str(path),
-        "bytes": size,
-        "interrupted": trained.fit.interrupted,
-        "notes": trained.notes,
+    settings = {
+        "steps": steps,
+        "batch": batch,
+        "accumulate": accumulate,
+        "lr": lr,
+        "warmup": warmup,
+        "schedule": schedule,
+        "weight_decay": weight_decay,
+        "patience": patience,
+        "evaluate_every": evaluate_every,
+        "seed": seed,
     }
-
-
-def _print(facts: dict[str, Any], trained: Trained) -> None:
-    """The same in a few lines."""
-    for text in trained.notes:
-        note(text)
-    shown = ", ".join(facts["labels"][:6]) + (", ..." if len(facts["labels"]) > 6 else "")
-    kind = f"{facts['ternary_weights']} of them ternary" if facts["ternary_weights"] else "float"
-    say(
-        f"data    {facts['data']}: {facts['train_examples']} + {facts['test_examples']} examples, "
-        f"{len(facts['channels'])} channels x {facts['length']} samples, "
-        f"{len(facts['labels'])} classes ({shown})"
+    of_task = {"classify": {"patch": patch}, "lm": {"context": context, "vocabulary": vocabulary}}
+    of_data = {
+        "test": test,
+        "label": label,
+        "id": example_id,
+        "layout": layout,
+        "length": length,
+        "rate": rate,
+    }
+    wrong = of_task["classify"] | of_data if task == "lm" else of_task["lm"] | {"prompt": prompt}
+    for name, value in wrong.items():
+        if value is not None:
+            other = _TASKS[task == "classify"]
+            raise DataError(f"--{name} is for --task {other}; the task is {task}")
+    job = Job(
+        source,
+        output,
+        resume,
+        plot,
+        shape={**shape, **of_task[task], "ternary": False if float_weights else None},
+        settings=settings,
+        as_json=as_json,
     )
-    say(f"model   {facts['parameters']} parameters, {kind}")
-    stopped = " (interrupted)" if facts["interrupted"] else ""
-    if trained.fit.loss:
-        first, last = trained.fit.loss[0], trained.fit.loss[-1]
-        say(
-            f"train   {facts['steps']} steps in {facts['seconds']:.1f} s{stopped}, "
-            f"loss {first:.3f} -> {last:.4f}"
-        )
-    right, total = facts["test_correct"], facts["test_examples"]
-    say(f"test    {right} of {total} right ({100 * facts['test_accuracy']:.1f} %)")
-    say(f"wrote   {facts['checkpoint']} ({facts['bytes'] / 1000:.0f} KB)")
-    say(f"next    ternio pack {facts['checkpoint']}")
+    if task == "lm":
+        language(job, "\n" if prompt is None else prompt, sample, temperature, top_k)
+        return
+    options = {
+        "label": label,
+        "example_id": example_id,
+        "layout": layout,
+        "length": length,
+        "nan": nan,
+        "test_fraction": test_fraction,
+        "rate_hz": rate,
+    }
+    classify(job, test, options, augment)
+
+
+def _is_reference_text(source: str) -> bool:
+    from ternio.data import REFERENCE_TEXT
+
+    return source == REFERENCE_TEXT and not Path(source).exists()

@@ -121,10 +121,14 @@ def pack_checkpoint(checkpoint: Checkpoint, options: Options | None = None) -> B
         >>> open("motion.tern", "wb").write(blob.encode())            # doctest: +SKIP
     """
     from .. import __version__
+    from ..models import Classifier
     from .trace import engine_quantizer, trace
 
-    inputs, config = checkpoint.inputs, checkpoint.config
-    graph = trace(checkpoint.model, len(inputs.channels), inputs.length)
+    inputs, model = checkpoint.inputs, checkpoint.model
+    if inputs is None or not isinstance(model, Classifier):
+        raise CompileError(f"{checkpoint.name} is a language model; boards take classifiers so far")
+    config = model.config
+    graph = trace(model, len(inputs.channels), inputs.length)
     about = Description(
         name=checkpoint.name,
         labels=checkpoint.labels,
@@ -155,7 +159,7 @@ def _check(graph: Graph, about: Description, options: Options) -> None:
     if not 1 <= options.rank <= 64:
         raise CompileError(f"adapter rank {options.rank}: 1 to 64 expected")
     if not 0 < len(about.name.encode()) < 32:
-        raise CompileError(f"model name {about.name!r}: 1 to 31 bytes expected")
+        raise CompileError(f"model name {about.name!r}: 1 to 31 bytes expected; see --name")
     widest = max(node.width for node in graph.nodes)
     if max(widest, graph.time) > 65535:
         raise CompileError(f"a width of {widest} or {graph.time} rows: at most 65535 expected")

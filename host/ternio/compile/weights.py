@@ -56,11 +56,11 @@ class TensorPool:
         return self._get(name, lambda: Tensor.floats(name, self._parameter(name), self.dtype))
 
     def ternary(self, name: str) -> TensorRef:
-        """A BitLinear weight [out, in]; all zeros get a tiny gamma, for a blob wants one > 0."""
+        """A BitLinear weight [out, in]; one of zeros gets a tiny gamma, for a blob wants it > 0."""
 
         def make() -> Tensor:
             trits, gamma = self.quantizer(self._parameter(name))
-            return Tensor.ternary(name, trits, max(gamma, ternary.EPS))
+            return Tensor.ternary(name, trits, gamma or ternary.EPS)
 
         return self._get(name, make)
 

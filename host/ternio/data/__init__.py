@@ -5,14 +5,17 @@
 >>> inputs = data.InputDescription.from_training(sets.train)
 """
 
-from .corpus import Corpus, load_corpus, make_corpus, reference_text
+from .corpus import REFERENCE_TEXT, Corpus, load_corpus, make_corpus, reference_text
 from .dataset import Dataset, RawDataset
 from .inputs import InputDescription, from_int8, quantize_window, to_int8
-from .load import basic_motions, load, other_wrist, read
+from .load import basic_motions, channel_means, load, other_wrist, read, scale_about
 from .prepare import Prepared, prepare
+from .vocabulary import KINDS as VOCABULARIES
 from .vocabulary import Vocabulary
 
 __all__ = [
+    "REFERENCE_TEXT",
+    "VOCABULARIES",
     "Corpus",
     "Dataset",
     "InputDescription",
@@ -20,6 +23,7 @@ __all__ = [
     "RawDataset",
     "Vocabulary",
     "basic_motions",
+    "channel_means",
     "from_int8",
     "load",
     "load_corpus",
@@ -29,5 +33,6 @@ __all__ = [
     "quantize_window",
     "read",
     "reference_text",
+    "scale_about",
     "to_int8",
 ]

@@ -151,12 +151,8 @@ def _find_column(table: Table, wanted: str | None, names: tuple[str, ...]) -> in
 def _read_long(table: Table, label_column: int, id_column: int) -> RawDataset:
     """One row per sample; the rows of an example follow each other."""
     header = table.header or []
-    skipped = (label_column, id_column)
-    columns = [
-        c for c, name in enumerate(header) if c not in skipped and name.lower() not in TIME_COLUMNS
-    ]
-    if not columns:
-        raise DataError(f"{table.name}: no channel columns beside label and id")
+    others = [c for c in range(len(header)) if c not in (label_column, id_column)]
+    columns, notes = channel_columns(table, others)
     samples: list[list[list[float]]] = []
     ids: dict[str, int] = {}
     labels: list[str] = []
@@ -184,7 +180,19 @@ def _read_long(table: Table, label_column: int, id_column: int) -> RawDataset:
         samples[-1].append(table.numbers(row, columns))
     series = [np.array(s, dtype=np.float64) for s in samples]
     names = tuple(header[c] for c in columns)
-    return RawDataset(table.name, series, labels, names, places, rows_are_samples=True)
+    return RawDataset(table.name, series, labels, names, places, rows_are_samples=True, notes=notes)
+
+
+def channel_columns(table: Table, columns: list[int]) -> tuple[list[int], tuple[str, ...]]:
+    """Those of some columns that are not the time, and a note where one is."""
+    header = table.header or []
+    time = [c for c in columns if header and header[c].lower() in TIME_COLUMNS]
+    names = ", ".join(repr(header[c]) for c in time)
+    notes = (f"{table.name}: {names} is taken for the time, not for a channel",) if time else ()
+    channels = [c for c in columns if c not in time]
+    if not channels:
+        raise DataError(f"{table.name}: no channel columns")
+    return channels, notes
 
 
 def _read_wide(table: Table, label_column: int) -> RawDataset:

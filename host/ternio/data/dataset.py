@@ -20,6 +20,7 @@ class RawDataset:
         rows_are_samples: consecutive lines of the file are consecutive samples of an example.
         classes: order of the labels where the file declares one.
         rate_hz: sampling rate, 0 when unknown.
+        notes: lines for a person about how the file was read.
     """
 
     source: str
@@ -30,6 +31,7 @@ class RawDataset:
     rows_are_samples: bool = False
     classes: tuple[str, ...] | None = None
     rate_hz: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.series)
@@ -53,6 +55,7 @@ class RawDataset:
             self.rows_are_samples,
             self.classes,
             self.rate_hz,
+            self.notes,
         )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError
-from .csv_file import read_csv, read_table
+from .csv_file import channel_columns, read_csv, read_table
 from .dataset import Dataset, RawDataset
 from .npz_file import read_npz
 from .prepare import Prepared, prepare
@@ -51,9 +52,21 @@ def other_wrist(data: Dataset) -> Dataset:
     """
     if data.x.shape[2] != len(_OTHER_WRIST):
         raise DataError(f"the other wrist has 6 channels, these data have {data.x.shape[2]}")
-    mean = basic_motions()[0].x.mean(axis=(0, 1), dtype=np.float64)
-    mirrored = mean + _OTHER_WRIST * (data.x - mean)
+    mirrored = scale_about(data.x, _OTHER_WRIST, channel_means(basic_motions()[0].x))
     return replace(data, x=mirrored.astype(np.float32), name=f"{data.name}, other wrist")
+
+
+def channel_means(series: Iterable[np.ndarray]) -> np.ndarray:
+    """Mean of each channel over all samples of series [length, channels]; NaN does not count."""
+    return np.nanmean(np.concatenate(list(series)), axis=0, dtype=np.float64)
+
+
+def scale_about(x: np.ndarray, factors: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """centre + factors * (x - centre), float64; a factor of -1 mirrors a channel about its centre.
+
+    x [..., channels], factors and centre [channels]
+    """
+    return centre + factors * (x.astype(np.float64) - centre)
 
 
 def read(
@@ -163,18 +176,22 @@ def _read_class_folders(folder: Path, classes: list[Path]) -> RawDataset:
     """One folder per class, in it one table per example: a row per sample, a column per channel."""
     series, labels, places = [], [], []
     channels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     for path in (p for c in classes for p in sorted(c.glob("*.csv"))):
         table = read_table(path)
-        names = tuple(table.header or (f"ch{c}" for c in range(len(table.rows[0][1]))))
+        columns, found = channel_columns(table, list(range(len(table.rows[0][1]))))
+        notes = notes or found
+        names = tuple(table.header[c] if table.header else f"ch{c}" for c in columns)
         channels = channels or names
         if names != channels:
             raise DataError(
                 f"{path.name}: columns {', '.join(names)}; the first file has {', '.join(channels)}"
             )
-        every = list(range(len(names)))
-        series.append(np.array([table.numbers(r, every) for r in range(len(table.rows))]))
+        series.append(np.array([table.numbers(r, columns) for r in range(len(table.rows))]))
         labels.append(path.parent.name)
         places.append(f"{path.parent.name}/{path.name}:{table.rows[0][0]}")
     if not series:
         raise DataError(f"{folder.name}: the class folders hold no .csv files")
-    return RawDataset(folder.name, series, labels, channels, places, rows_are_samples=True)
+    return RawDataset(
+        folder.name, series, labels, channels, places, rows_are_samples=True, notes=notes
+    )

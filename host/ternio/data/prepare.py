@@ -54,7 +54,7 @@ def prepare(
         raise DataError(f"--nan {nan}: expected one of {', '.join(NAN_POLICIES)}")
     if length is not None and length < 1:
         raise DataError(f"--length {length}: expected at least 1")
-    notes: list[str] = []
+    notes = list(dict.fromkeys((*train.notes, *(test.notes if test else ()))))
     train = _fill_missing(train, nan, notes)
     classes = _class_names(train, notes)
     if test is None:

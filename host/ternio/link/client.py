@@ -39,6 +39,7 @@ class BoardInfo:
     slot_bytes: int
     model: str
     reason: str
+    refused: str
     digest: str
     blob_bytes: int
     channels: int
@@ -108,6 +109,7 @@ class BoardClient(BoardSession):
             slot_bytes=a.slot_bytes,
             model=a.model,
             reason=a.reason,
+            refused=a.refused,
             digest=a.digest.hex(),
             blob_bytes=a.blob_bytes,
             channels=a.channels,
@@ -237,10 +239,20 @@ class BoardClient(BoardSession):
             raise LinkError(f"{name}: nothing to send, the file is empty")
         try:
             self._upload(name, data, progress)
-        except LinkError:
+        except LinkError as error:
             # The answer to the last block may be lost after the board has taken the file.
             if not self._holds(name, data):
-                raise
+                raise self._refusal(name) or error from None
+
+    def _refusal(self, name: str) -> LinkError | None:
+        """Why the board refused the last upload, where it did: the standard answer to an upload
+        has no room for words.
+        """
+        try:
+            refused = self._ask(m.Info(), tries=2).refused
+        except LinkError:
+            return None
+        return LinkError(f"{name}: the board refused the file: {refused}") if refused else None
 
     def _holds(self, name: str, data: bytes) -> bool:
         """True when the board's file is `data`."""

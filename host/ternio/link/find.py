@@ -25,10 +25,10 @@ class FoundBoard:
 
 
 def serial_ports() -> list[str]:
-    """Serial ports of this computer that have hardware behind them."""
+    """Serial ports of this computer that are USB devices, as boards are."""
     from serial.tools.list_ports import comports
 
-    return sorted(port.device for port in comports() if port.hwid and port.hwid != "n/a")
+    return sorted(port.device for port in comports() if port.vid is not None)
 
 
 def ask(port: str, timeout_s: float = PROBE_TIMEOUT_S) -> BoardInfo | None:

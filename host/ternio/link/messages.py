@@ -91,6 +91,7 @@ class InfoResponse(smpmsg.ReadResponse, _Success):
     arena: int
     model: str
     reason: str = ""
+    refused: str = ""
     digest: bytes = b""
     blob_bytes: int = Field(0, alias="bytes")
     channels: int = 0
@@ -254,9 +255,7 @@ class _FileErrorV2(_ErrorV2):
 
 
 class FileUpload(smpfs.FileUploadRequest):
-    """The standard upload; a refused file is answered with an error of group 64, which the standard
-    class cannot read.
-    """
+    """The standard upload with errors of any group."""
 
     _Response = smpfs.FileUploadResponse
     _ErrorV1 = _FileErrorV1

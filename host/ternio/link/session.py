@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
+from cbor2 import CBORError
+from smp.exceptions import SMPException
 from smpclient import SMPClient
 from smpclient.exceptions import SMPClientException
 from smpclient.generics import error as is_error
@@ -29,6 +31,11 @@ Session = TypeVar("Session", bound="BoardSession")
 
 ANSWER_TIMEOUT_S = 5.0
 HELLO_TIMEOUT_S = 1.5
+LINES_KEPT = 10_000
+LINE_BYTES = 65_536
+
+# What smpclient and the libraries below it raise over an answer that is not what it should be.
+UNREADABLE = (SMPClientException, SMPException, CBORError, ValueError, TypeError, AssertionError)
 
 # smpclient logs what it also raises; without a handler Python would print that as well.
 for _name in ("smp", "smpclient"):
@@ -43,7 +50,7 @@ class BoardSession:
     ) -> None:
         """Opens `port` and makes sure that a board answers. Raises LinkError otherwise."""
         self.port = port
-        self._lines: deque[str] = deque()
+        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._text = b""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -117,7 +124,7 @@ class BoardSession:
                         f"no answer from {self.port} to {what} within {timeout_s * tries:g} s: "
                         "is a ternio board connected and not busy?"
                     ) from None
-            except SMPClientException as error:
+            except UNREADABLE as error:
                 line = (
                     str(error).strip().splitlines()[0]
                     if str(error).strip()
@@ -168,7 +175,8 @@ class BoardSession:
 
     def _collect_text(self) -> None:
         self._text += self._wait(self._transport.read_text())
-        *whole, self._text = self._text.replace(b"\r", b"\n").split(b"\n")
+        *whole, rest = self._text.replace(b"\r", b"\n").split(b"\n")
+        self._text = rest[-LINE_BYTES:]
         self._lines.extend(line.decode("utf-8", "replace") for line in whole if line)
 
 

@@ -20,6 +20,7 @@ from ..errors import DataError, ModelError
 from ..models import Classifier, ClassifierConfig
 from ..tensor import Tensor, manual_seed
 from ..train_state import TrainState
+from .batches import Batches
 from .loop import FitResult, Loop, LoopConfig, Progress
 
 HELD_OUT = 0.2
@@ -134,28 +135,6 @@ def fit(
     if result.state is not None:
         result.state.data = digest
     return result
-
-
-class Batches:
-    """Indices of examples, each once per pass; less than half a batch at its end is left out.
-
-    Attributes:
-        state: the order of the pass, and the next place in it.
-    """
-
-    def __init__(self, count: int, batch: int) -> None:
-        self.batch = min(batch, count)
-        self.state = {"order": np.arange(count), "place": np.array([count])}
-
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """The next batch."""
-        order, place = self.state["order"], self.state["place"]
-        if 2 * (len(order) - place[0]) < self.batch or place[0] >= len(order):
-            order[...] = rng.permutation(len(order))
-            place[0] = 0
-        start = int(place[0])
-        place[0] += self.batch
-        return order[start : start + self.batch].copy()
 
 
 def augment(x: np.ndarray, config: TrainConfig, rng: np.random.Generator) -> np.ndarray:

@@ -21,6 +21,7 @@ from ..errors import DataError, ModelError
 from ..models import LanguageModel, LanguageModelConfig
 from ..tensor import Tensor, manual_seed
 from ..train_state import TrainState
+from .batches import TextWindows
 from .loop import FitResult, Loop, LoopConfig, Progress
 
 
@@ -43,7 +44,7 @@ def fit_text(
     progress: Progress | None = None,
     state: TrainState | None = None,
 ) -> FitResult:
-    """Trains on windows of `context` tokens at random places. Ctrl-C ends it early.
+    """Trains on windows of `context` tokens, all of the text once a pass. Ctrl-C ends it early.
 
     Args:
         model: changed in place; factors of LoRA only where it has some.
@@ -65,16 +66,17 @@ def fit_text(
     if state is not None and state.data != corpus.digest:
         raise DataError(f"{corpus.name}: not the text that this training began with")
 
+    windows = TextWindows(len(corpus.train), context, config.batch)
+
     def draw(rng: np.random.Generator) -> Tensor:
-        starts = rng.integers(0, len(corpus.train) - context, size=config.batch)
-        rows = corpus.train[starts[:, None] + np.arange(context + 1)]
-        return _loss(model, rows)
+        return _loss(model, _rows(corpus.train, windows.draw(rng), context))
 
     loop = Loop(
         model,
         config,
         draw,
         validate=lambda: validation_loss(model, corpus.validation, config.batch),
+        order=windows.state,
         state=state,
         progress=progress,
     )
@@ -82,6 +84,11 @@ def fit_text(
     if result.state is not None:
         result.state.data = corpus.digest
     return result
+
+
+def _rows(ids: np.ndarray, starts: np.ndarray, context: int) -> np.ndarray:
+    """Windows [n, context + 1] of a text from the places given."""
+    return ids[starts[:, None] + np.arange(context + 1)]
 
 
 def _loss(model: LanguageModel, rows: np.ndarray) -> Tensor:
@@ -106,7 +113,7 @@ def validation_loss(model: LanguageModel, ids: np.ndarray, batch: int = 16) -> f
     with no_grad(model.context):
         for first in range(0, windows, batch):
             starts = np.arange(first, min(first + batch, windows)) * context
-            rows = ids[starts[:, None] + np.arange(context + 1)]
+            rows = _rows(ids, starts, context)
             total += _loss(model, rows).item() * len(rows)
     return total / windows
 

@@ -211,7 +211,7 @@ class Loop:
         else:
             self.model.context.reset()
             result.skipped += 1
-            self.skipped_in_a_row += 1
+            self.skipped_in_a_row += scale <= 1.0  # above it, a lower scale may help
         optimizer.zero_grad()
         self.scale.update(finite)
         self.schedule.step()

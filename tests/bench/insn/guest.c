@@ -66,20 +66,21 @@ __attribute__((section(".vectors"), used)) static const void *const vectors[16] 
 
 #if defined(COUNT_WITH_SYSTICK)
 
-/* Control, reload and current value of SysTick. On the processor clock it falls by `frequency` a
- * second, an instruction takes a nanosecond: CYCLES_PER_1000 ticks pass in 1000 instructions. */
+/* Control, reload and current value of SysTick, which falls with the processor clock. */
 static volatile uint32_t *const systick = (volatile uint32_t *)0xE000E010;
+static const uint32_t systick_top = 0xFFFFFF;
 
 void systick_begin(void) {
-    systick[1] = 0xFFFFFF;
+    systick[1] = systick_top;
     systick[2] = 0;
     systick[0] = 5;
+    while (systick[2] == 0) continue; /* until it starts from the top */
     __asm__ volatile("" ::: "memory");
 }
 
 void systick_end(void) {
     __asm__ volatile("" ::: "memory");
-    uint32_t ticks = 0xFFFFFF - systick[2];
+    uint32_t ticks = systick_top - systick[2];
     say_number("ticks ", (int64_t)ticks, "\n");
 }
 

@@ -12,8 +12,8 @@ void say_number(const char *before, int64_t value, const char *after);
 
 #if defined(__arm__)
 #if defined(COUNT_WITH_SYSTICK)
-/* Under `-icount shift=0` virtual time is the instruction count; SysTick follows it. The program
- * prints the count itself. */
+/* Under `-icount shift=0` an instruction takes a nanosecond of the time that SysTick measures. The
+ * program prints the ticks itself. */
 void systick_begin(void);
 void systick_end(void);
 #define MARK_BEGIN() systick_begin()

@@ -1,5 +1,5 @@
 /* kernel_bench.c - marked regions around the ternary kernels and a plain int8 kernel on one matrix
- * of BENCH_ROWS x BENCH_COLS (weights.S holds it in both forms). bench_kernels.py names the regions
+ * of BENCH_ROWS x BENCH_COLS (weights.S holds it in all forms). bench_kernels.py names the regions
  * in the order in which they run here. */
 #include "guest.h"
 #include "kernels/tr_kernels.h"
@@ -10,7 +10,7 @@ enum { SCRATCH = 2 * (COLS + 63) + 1408 };
 
 #define ALIGNED __attribute__((aligned(16)))
 
-extern const uint8_t packed_weights[];
+extern const uint8_t packed_weights[], merged_weights[];
 extern const int8_t int8_weights[];
 static int8_t x[(COLS + 63) / 64 * 64] ALIGNED;
 static int16_t e[ROWS8 + 8] ALIGNED;
@@ -26,13 +26,16 @@ static int8_t to_int8(int32_t sum) {
     return (int8_t)(scaled > 127 ? 127 : scaled < -128 ? -128 : scaled);
 }
 
-static void requantise(int8_t *out, const tr_i32 *acc, uint32_t n) {
+/* For the fastest code, as libraries are compiled; the kernels are compiled as the firmware is. */
+#define FASTEST __attribute__((noinline, optimize("O3")))
+
+FASTEST static void requantise(int8_t *out, const tr_i32 *acc, uint32_t n) {
     for (uint32_t k = 0; k < n; ++k) out[k] = to_int8(acc[k]);
 }
 
 /* The peer: weights of one byte, a multiplication each, as any C programmer writes it. */
-__attribute__((noinline)) static void int8_layer(const int8_t *w, const int8_t *in, int8_t *out,
-                                                 uint32_t rows, uint32_t cols) {
+FASTEST static void int8_layer(const int8_t *w, const int8_t *in, int8_t *out, uint32_t rows,
+                               uint32_t cols) {
     for (uint32_t r = 0; r < rows; ++r, w += cols) {
         int32_t sum = 0;
         for (uint32_t c = 0; c < cols; ++c) sum += w[c] * in[c];
@@ -80,5 +83,12 @@ int main(void) {
     MARK_BEGIN();
     int8_layer(int8_weights, x, narrow, ROWS, COLS);
     MARK_END();
+
+#if defined(TR_KERNELS_DSP)
+    MARK_BEGIN();
+    tr_kernel_forward_wd(merged_weights, x, sums, ROWS, COLS, scratch);
+    tr_kernel_scale((float *)(void *)sums, sums, ROWS, scale);
+    MARK_END();
+#endif
     return 0;
 }

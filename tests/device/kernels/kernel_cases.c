@@ -91,6 +91,27 @@ static int32_t input(uint32_t pattern, int32_t bound) {
 }
 
 typedef void forward(const uint8_t *, const int8_t *, tr_i32 *, uint32_t, uint32_t, void *);
+#if defined(TR_KERNELS_DSP)
+/* Recodes the matrix in place from WU to WD. */
+static void merge_rows(uint32_t rows, uint32_t cols) {
+    uint32_t cols16 = (cols + 15) / 16 * 16, rows8 = (rows + 7) / 8 * 8;
+    tr_u32 *p = (tr_u32 *)(void *)weights;
+    for (uint32_t first = 0; first < cols16; first += TR_PANEL) {
+        uint32_t left = cols16 - first, words = (left < TR_PANEL ? left : TR_PANEL) / 16;
+        for (uint32_t r = 0; r < rows8; r += 2, p += 2 * words) {
+            for (uint32_t k = 0; k < words; ++k) {
+                uint32_t odd = p[words + k] ^ 0x55555555u;
+                odd = odd >> 18 | odd << 14;
+                uint32_t swap = (p[k] ^ odd) & 0xCCCCCCCCu;
+                p[k] ^= swap;
+                p[words + k] = odd ^ swap;
+            }
+        }
+    }
+}
+
+#endif
+
 typedef void transposed(const uint8_t *, const tr_i16 *, tr_i32 *, uint32_t, uint32_t, void *);
 
 static void check_forward(forward *kernel, uint32_t rows, uint32_t cols, uint32_t pattern) {
@@ -112,6 +133,10 @@ static void test_forward(uint32_t rows, uint32_t cols, uint32_t pattern) {
     tr_kernel_forward_plain(weights, x, (tr_i32 *)(void *)expected, rows, cols);
     check_forward(tr_kernel_forward, rows, cols, pattern);
     check_forward(tr_kernel_forward_portable, rows, cols, pattern);
+#if defined(TR_KERNELS_DSP)
+    merge_rows(rows, cols);
+    check_forward(tr_kernel_forward_wd, rows, cols, pattern);
+#endif
     add_to_checksum(expected, 4 * rows);
 }
 
@@ -158,6 +183,7 @@ static void test_scale(uint32_t turn) {
     uint32_t bits = random_u32() >> 1;
     if (turn % 4) bits = (bits & 0x007FFFFF) | (100 + random_u32() % 30) << 23;
     if (turn % 8 == 1) bits &= 0xFFF00000; /* few bits: products on the tie */
+    if (turn % 8 == 3) bits &= 0x01FFFFFF; /* denormal scales and products */
     float scale = tr_from_bits(bits);
     for (uint32_t k = 0; k < COUNT; ++k) {
         uint32_t value = random_u32();
@@ -176,6 +202,40 @@ static void test_scale(uint32_t turn) {
         if (!same_float(apart[k], scaled[k])) fail("scale", k, bits, turn);
         if (!same_float(in_place, scaled[k])) fail("scale in place", k, bits, turn);
     }
+}
+
+/* Quantising against the float operations: ties, neighbours of ties, zeros, denormal and tiny
+ * numbers, NaN; factors from usual to extreme. */
+static void test_quantize(uint32_t turn) {
+    enum { COUNT = 67 };
+    static float values[COUNT];
+    static int8_t q8[COUNT], expected8[COUNT];
+    static tr_i16 q16[COUNT], expected16[COUNT];
+    float bound = turn % 5 == 0
+                      ? 127.0f
+                      : tr_from_bits((20 + random_u32() % 210) << 23 | (random_u32() >> 9));
+    for (uint32_t k = 0; k < COUNT; ++k) {
+        int32_t step = (int32_t)(random_u32() % 509) - 254;
+        values[k] =
+            (float)step * (bound / 254.0f); /* at factor 1: halves, so every other is a tie */
+        if (k % 3 == 1) values[k] = tr_from_bits(tr_bits(values[k]) + random_u32() % 3 - 1);
+        if (k % 3 == 2) values[k] = (float)(int32_t)random_u32() / 2147483648.0f * bound;
+        if (k % 13 == 3) values[k] = tr_from_bits(random_u32() & 0x807FFFFFu);
+        if (!(values[k] <= bound && values[k] >= -bound)) values[k] = bound;
+    }
+    values[5] = -0.0f;
+    if (turn % 50 == 7) values[9] = tr_from_bits(0x7FC00000);
+    float largest = tr_kernel_largest(values, COUNT, 1e-30f);
+    if (!same_float(largest, tr_kernel_largest_portable(values, COUNT, 1e-30f)))
+        fail("largest", COUNT, 0, turn);
+    tr_kernel_quantize8(q8, values, COUNT, 127.0f / largest);
+    tr_kernel_quantize8_portable(expected8, values, COUNT, 127.0f / largest);
+    tr_kernel_quantize16(q16, values, COUNT, 32767.0f / largest);
+    tr_kernel_quantize16_portable(expected16, values, COUNT, 32767.0f / largest);
+    if (memcmp(q8, expected8, sizeof q8)) fail("quantize8", COUNT, tr_bits(bound), turn);
+    if (memcmp(q16, expected16, sizeof q16)) fail("quantize16", COUNT, tr_bits(bound), turn);
+    add_to_checksum(q8, sizeof q8);
+    add_to_checksum(q16, sizeof q16);
 }
 
 static int fits(uint32_t rows, uint32_t cols) {
@@ -200,8 +260,11 @@ int main(void) {
             test_transposed(shapes[k][0], shapes[k][1], pattern);
         }
     }
+    for (uint32_t turn = 0; turn < 400; ++turn) {
+        test_scale(turn);
+        test_quantize(turn);
+    }
     say_number("checksum ", checksum, "\n");
-    for (uint32_t turn = 0; turn < 400; ++turn) test_scale(turn);
     say(failures ? "failed\n" : "ok\n");
     return failures != 0;
 }

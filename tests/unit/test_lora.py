@@ -1,0 +1,167 @@
+"""LoRA on the host: side paths that are trained alone, saved, loaded, merged and taken away."""
+
+import numpy as np
+import pytest
+
+import ternio
+from ternio import lora, nn, optim
+from ternio.checkpoint import Checkpoint, save_checkpoint
+from ternio.data import Vocabulary, make_corpus
+from ternio.errors import ModelError
+from ternio.models import Classifier, ClassifierConfig, LanguageModel, LanguageModelConfig
+from ternio.train import TextConfig, fit_text
+
+X = np.random.default_rng(0).standard_normal((4, 10, 3))
+
+
+def build(seed: int = 0, **changes) -> Classifier:
+    ternio.manual_seed(seed)
+    sizes = {"width": 16, "heads": 2, "layers": 1, "ffn": 24}
+    return Classifier(ClassifierConfig(3, 10, 5, **sizes | changes)).eval()
+
+
+def fill(model, seed: int = 1) -> None:
+    """Factors as if they had been trained."""
+    rng = np.random.default_rng(seed)
+    state = lora.state_dict(model)
+    lora.load_state_dict(
+        model, {k: rng.normal(0, 0.3, v.shape).astype(np.float32) for k, v in state.items()}
+    )
+
+
+def test_every_linear_layer_can_have_factors():
+    model = build()
+    paths = lora.add(model, ["*"], rank=3)
+    linear = [p for p, m in build().named_modules() if isinstance(m, (nn.Linear, nn.BitLinear))]
+    assert paths == linear
+    assert any("patch_embed" in p for p in paths) and any("down" in p for p in paths)
+
+
+def test_only_factors_have_optimiser_state():
+    model = build()
+    lora.add(model, rank=2)
+    optimizer = optim.AdamW(model.parameters())
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert sorted(names[id(p)] for p in optimizer.params) == sorted(lora.state_dict(model))
+    state = optimizer.state_dict()
+    count = sum(v.size for k, v in state.items() if k not in ("steps", "lr"))
+    assert count == 2 * sum(v.size for v in lora.state_dict(model).values())
+
+
+def test_saved_factors_come_back(tmp_path):
+    model = build()
+    base = model.predict(X)
+    lora.add(model, ["q", "head"], rank=2, scale=1.5)
+    fill(model)
+    adapted = model.predict(X)
+    path = tmp_path / "m.lora"
+    assert lora.save(path, model) == path.stat().st_size
+    lora.remove(model)
+    np.testing.assert_array_equal(model.predict(X), base)
+    assert lora.load(path, model) == ["blocks.0.attention.q", "head"]
+    np.testing.assert_array_equal(model.predict(X), adapted)
+    fill(model, 2)
+    lora.load(path, model)  # instead of those that are there
+    np.testing.assert_array_equal(model.predict(X), adapted)
+    np.testing.assert_array_equal(build().predict(X), base)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.lora"]
+
+
+def test_merged_float_layers_answer_the_same_and_come_back_to_the_bit():
+    model = build(ternary=False)
+    base = model.predict(X)
+    lora.add(model, rank=2)
+    fill(model)
+    adapted, digest = model.predict(X), lora.base_digest(model)
+    lora.merge(model)
+    lora.merge(model)  # once is enough
+    model.context.reset()
+    model(X)
+    assert "lora" not in [node.op for node in model.context.tape()]
+    model.context.reset()
+    np.testing.assert_allclose(model.predict(X), adapted, rtol=1e-4, atol=1e-5)
+    assert np.abs(adapted - base).max() > 0.1
+    assert lora.base_digest(model) == digest
+    lora.unmerge(model)
+    np.testing.assert_array_equal(model.predict(X), adapted)
+    lora.merge(model)
+    lora.remove(model)
+    np.testing.assert_array_equal(model.predict(X), base)
+
+
+def test_merged_for_good():
+    model = build(ternary=False)
+    lora.add(model, rank=2)
+    fill(model)
+    with pytest.raises(ModelError, match="its factors would be lost"):
+        lora.remove(model, keep=True)
+    lora.merge(model)
+    adapted = model.predict(X)
+    lora.remove(model, keep=True)
+    assert not lora.has_factors(model)
+    np.testing.assert_array_equal(model.predict(X), adapted)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_ternary_layers_are_not_merged():
+    model = build()
+    lora.add(model, ["head", "q"], rank=2)
+    fill(model)
+    before = model.predict(X)
+    with pytest.raises(ModelError, match=r"blocks\.0\.attention\.q: a ternary layer cannot"):
+        lora.merge(model)
+    np.testing.assert_array_equal(model.predict(X), before)
+    lora.remove(model)
+    lora.add(model, ["head"], rank=2)  # the head is float
+    lora.merge(model)
+
+
+def test_files_that_do_not_fit(tmp_path):
+    model = build()
+    lora.add(model, rank=2)
+    path = tmp_path / "m.lora"
+    lora.save(path, model)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    for other in (build(seed=1), build(layers=2), build(ternary=False, seed=3)):
+        before = other.predict(X)
+        with pytest.raises(ModelError, match=r"m\.lora: trained on another model"):
+            lora.load(path, other)
+        np.testing.assert_array_equal(other.predict(X), before)
+        assert not lora.has_factors(other)
+    content = path.read_bytes()
+    for cut in (0, 10, len(content) // 2, len(content) - 5):
+        path.write_bytes(content[:cut])
+        with pytest.raises(ModelError, match=r"m\.lora: damaged"):
+            lora.load(path, model)
+    arrays["factor/head.b"] = arrays["factor/head.b"][:1]
+    np.savez(tmp_path / "short.npz", **arrays)
+    with pytest.raises(ModelError, match="do not fit the layers"):
+        lora.load(tmp_path / "short.npz", model)
+    with pytest.raises(ModelError, match="cannot be read"):
+        lora.load(tmp_path / "none.lora", model)
+    with pytest.raises(ModelError, match="no LoRA factors to save"):
+        lora.save(path, build())
+
+
+def test_a_language_model_learns_through_its_factors():
+    ternio.manual_seed(0)
+    text = "abcabdabe" * 60
+    vocabulary = Vocabulary.characters(text)
+    model = LanguageModel(
+        LanguageModelConfig(len(vocabulary), 16, width=16, heads=2, layers=1, ffn=16)
+    )
+    lora.add(model, ["*"], rank=4)
+    before = {n: p.numpy().copy() for n, p in model.named_parameters() if not p.requires_grad}
+    corpus = make_corpus(text, "abc", 16, vocabulary)
+    result = fit_text(model, corpus, TextConfig(steps=60, batch=8, lr=2e-2, warmup=0))
+    assert result.validation[-1][1] < result.loss[0] - 0.5
+    for name, value in before.items():
+        np.testing.assert_array_equal(dict(model.named_parameters())[name].numpy(), value)
+
+
+def test_checkpoints_hold_no_factors(tmp_path):
+    model = build()
+    lora.add(model, rank=2)
+    with pytest.raises(ModelError, match="the model has LoRA factors"):
+        save_checkpoint(tmp_path / "m.ckpt", Checkpoint(model))
