@@ -31,6 +31,11 @@ typedef uint16_t TR_ALIAS tr_u16;
 typedef int32_t TR_ALIAS tr_i32;
 typedef uint32_t TR_ALIAS tr_u32;
 
+/* A core without a floating-point unit: what can be done in integers is. Forced on for tests. */
+#if !defined(TR_SOFT_FLOAT) && defined(__arm__) && !defined(__ARM_FP)
+#define TR_SOFT_FLOAT 1
+#endif
+
 /* Four turns of the next loop as one, in their order: halves the instructions of a short body. */
 #if defined(__clang__)
 #define TR_UNROLL _Pragma("clang loop unroll_count(4)")
