@@ -127,7 +127,7 @@ def test_every_flipped_byte_is_noticed(data: bytes) -> None:
 
 
 HEADER = [
-    (0x04, "<H", 1, "blob format 1.1"),
+    (0x04, "<H", 1, "blob format 1.2"),
     (0x06, "<H", 9, "blob format 0.9"),
     (0x30, "<I", 16, "digest_end"),
     (0x34, "<I", 0, "section_count 0"),
@@ -172,7 +172,7 @@ def test_section_table(data: bytes, kind: bytes, at: int, form: str, value, text
 
 
 CONTENT = [
-    (b"IODS", 0, "<I", 2, "kind 2"),
+    (b"IODS", 0, "<I", 3, "kind 3"),
     (b"IODS", 4, "<I", 0, "is 0"),
     (b"IODS", 12, "<f", float("nan"), "rate"),
     (b"IODS", 16, "<I", 1, "1 outputs"),

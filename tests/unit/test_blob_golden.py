@@ -15,7 +15,7 @@ from program_machine import Machine
 from ternio.blob import AdapterFile, Blob
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-DIGEST = "341094d1acef5c15adfaa3d68c9dbf61fdf8ab77f0c5394b59604d1b2822b10f"
+DIGEST = "963d300f1074a6f42805e6e48acbd27b52431bba5988110073d476e9e54201fa"
 LOGITS = [-2.795701265335083, -4.992330551147461]
 TRAINED = "9d08f1b9c923cd2f48bd5d6656b268fdbf3ff646f18a964bf288ccb4f886c190"
 
