@@ -15,9 +15,12 @@ import boardgen
 
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes"]
 FLOAT_RULES = ["-ffp-contract=off", "-fno-math-errno"]
-# Object path in the build folder -> part of the size table, first match wins.
+# Object path and section -> part of the size table, first match wins.
 PARTS = [
-    ("runtime", r"/runtime(_asm)?/"),
+    ("adaptation", r"/runtime.*(adapt|_bwd|backward|optimize|cross_entropy|_log$|_t$|transposed)"),
+    ("adaptation", r"/runtime.*dsp_columns"),
+    ("model checks", r"/tr_(blob|check|hash|status)\.o"),
+    ("inference", r"/runtime(_asm)?/"),
     ("link", r"/src/link/"),
     ("console", r"/src/console/"),
     ("storage", r"/src/storage/"),
@@ -26,7 +29,7 @@ PARTS = [
     ("port", r"/port(_shared)?/"),
     ("core", r"/src/"),
     ("model", r"/model_slot"),
-    ("libc", r"\.a(\(|$)"),
+    ("libc", r"\.a(\(| |$)"),
 ]
 
 
@@ -120,7 +123,7 @@ def sizes_by_part(map_text: str) -> dict[str, dict[str, int]]:
         bytes_ = int(size, 16)
         if not int(address, 16) or not bytes_:
             continue
-        part = next((name for name, rule in PARTS if re.search(rule, path)), "other")
+        part = next((name for name, rule in PARTS if re.search(rule, f"{path} {section}")), "other")
         row = table.setdefault(part, {"flash": 0, "ram": 0})
         kind = section.split(".")[0]
         if kind in ("text", "rodata", "data", "vectors", "model_slot"):

@@ -31,6 +31,12 @@ def blob(name: str = "small", *, seed: int = 0, length: int = 12, width: int = 1
 
 
 @cache
+def sizeable() -> bytes:
+    """A blob of about 20 KB that fits the smallest board."""
+    return blob("sizeable", seed=9, width=64, ffn=128)
+
+
+@cache
 def motion_shaped() -> bytes:
     """A blob of the shape and size of the reference model `motion`, untrained."""
     manual_seed(7)

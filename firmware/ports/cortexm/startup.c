@@ -116,8 +116,18 @@ static bool word_answers(uint32_t address) {
     return !probe_failed;
 }
 
+/* Some emulated buses answer where nothing is, so a word must also keep what is written. */
+static bool word_keeps(uint32_t address) {
+    if (!word_answers(address)) return false;
+    uint32_t content = REG(address);
+    REG(address) = ~content;
+    bool kept = REG(address) == ~content;
+    REG(address) = content;
+    return kept;
+}
+
 bool port_ram_present(uint32_t address, uint32_t bytes) {
-    return word_answers(address & ~3u) && word_answers((address + bytes - 1) & ~3u);
+    return word_keeps(address & ~3u) && word_keeps((address + bytes - 1) & ~3u);
 }
 
 const char *port_fault_text(void) {
