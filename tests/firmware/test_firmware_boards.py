@@ -130,7 +130,7 @@ def test_every_damaged_header_field_is_refused(client):
 
 
 # Length of a model's window, and why it is refused.
-ARENA, TIME = "arena of this board too small", "one run takes too long"
+ARENA, TIME = "arena of this board too small", "one run of this program takes too long"
 TOO_MUCH = {
     "microbit": (400, ARENA),
     "netduinoplus2": (4000, ARENA),
