@@ -49,9 +49,9 @@ static void set_scales(scales *s, const block *keys, const block *values, float 
     s->limit = s->right > 11 ? UINT32_MAX : (uint32_t)STEPS << s->right >> s->left;
     float factor = unit * tr_from_bits((268 - e) << 23), inverse = 32767.0f / largest;
     for (uint32_t j = 0; j < s->seen; ++j) {
-        uint32_t k = tr_round_even(scale_at(keys, j) * factor);
-        s->k[j] = (int16_t)(k < 32767 ? k : 32767);
-        s->g[j] = (int16_t)tr_round_even(scale_at(values, j) * inverse);
+        uint32_t k = tr_round_even(scale_at(keys, j) * factor) & 0xFFFF;
+        s->k[j] = (int16_t)(k - (k >> 15)); /* at most 32767 */
+        s->g[j] = (int16_t)(tr_round_even(scale_at(values, j) * inverse) & 0xFFFF);
     }
 }
 
@@ -70,20 +70,11 @@ static inline uint32_t power(uint32_t x) {
     return ((fraction >> (x >> 16)) + 1) >> 1;
 }
 
-/* [acc * k / 2^16], 0 <= k < 2^15 */
-static inline int32_t scaled(int32_t acc, int32_t k) {
-#if defined(TR_KERNELS_THUMB1)
-    return (acc >> 16) * k + (int32_t)(((uint32_t)acc & 0xFFFF) * (uint32_t)k >> 16);
-#else
-    return (int32_t)((int64_t)acc * k >> 16);
-#endif
-}
-
 /* Products z of one head to scores, in their place; returns the largest. */
 static int32_t scores(const tr_i16 *k, uint32_t seen, tr_i32 *z) {
     int32_t top = INT32_MIN;
     for (uint32_t j = 0; j < seen; ++j) {
-        int32_t score = scaled(z[j], k[j]);
+        int32_t score = tr_mul_shift16(z[j], k[j]);
         z[j] = score;
         if (score > top) top = score;
     }

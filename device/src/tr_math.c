@@ -2,61 +2,21 @@
  * over the reduced range (relative error below 4e-9 before rounding); reductions are after Cody and
  * Waite: constants in parts so short that their products with the quotient are exact. */
 #include "tr_internal.h"
+#include "tr_exp.h"
 #include "tr_math.h"
 
 /* Adding 1.5 * 2^23 leaves round-half-even(x) in the low bits, for |x| < 2^22. */
 static const float ROUNDER = 12582912.0f;
 
-/* trunc(x * 2^24) for |x| < 128 */
-static inline int32_t fixed24(float x) {
-#if defined(TR_SOFT_FLOAT)
-    uint32_t bits = tr_bits(x), e = bits >> 23 & 0xFF, m = (bits & 0x007FFFFFu) | 0x00800000u;
-    uint32_t size = e >= 126 ? m << (e - 126) : e > 102 ? m >> (126 - e) : 0;
-    return bits >> 31 ? -(int32_t)size : (int32_t)size;
-#else
-    return (int32_t)(x * 16777216.0f);
-#endif
-}
+const uint32_t tr_exp_powers[32] = {
+    0x40000000, 0x4166C34C, 0x42D561B4, 0x444C0740, 0x45CAE0F2, 0x47521CC6, 0x48E1E9BA, 0x4A7A77D4,
+    0x4C1BF829, 0x4DC69CDD, 0x4F7A9930, 0x51382182, 0x52FF6B55, 0x54D0AD5A, 0x56AC1F75, 0x5891FAC1,
+    0x5A82799A, 0x5C7DD7A4, 0x5E8451D0, 0x60962665, 0x62B39509, 0x64DCDEC3, 0x6712460B, 0x69540EC9,
+    0x6BA27E65, 0x6DFDDBCC, 0x70666F76, 0x72DC8374, 0x75606374, 0x77F25CCE, 0x7A92BE8B, 0x7D41D96E,
+};
 
-/* [a * b / 2^32] */
-static inline uint32_t high_product(uint32_t a, uint32_t b) {
-#if defined(TR_SOFT_FLOAT)
-    uint32_t a1 = a >> 16, a0 = a & 0xFFFF, b1 = b >> 16, b0 = b & 0xFFFF;
-    uint32_t middle = a1 * b0 + (a0 * b0 >> 16), other = a0 * b1; /* b < 2^27: no sum wraps */
-    return a1 * b1 + ((middle + other) >> 16);
-#else
-    return (uint32_t)((uint64_t)a * b >> 32);
-#endif
-}
-
-/* e^x = 2^(n / 32) * e^r: n from the upper half of x; r and e^r - 1 in units of 2^-32, the powers
- * of two of 2^-30. */
 float tr_exp(float x) {
-    static const uint32_t power[32] = {
-        0x40000000, 0x4166C34C, 0x42D561B4, 0x444C0740, 0x45CAE0F2, 0x47521CC6, 0x48E1E9BA,
-        0x4A7A77D4, 0x4C1BF829, 0x4DC69CDD, 0x4F7A9930, 0x51382182, 0x52FF6B55, 0x54D0AD5A,
-        0x56AC1F75, 0x5891FAC1, 0x5A82799A, 0x5C7DD7A4, 0x5E8451D0, 0x60962665, 0x62B39509,
-        0x64DCDEC3, 0x6712460B, 0x69540EC9, 0x6BA27E65, 0x6DFDDBCC, 0x70666F76, 0x72DC8374,
-        0x75606374, 0x77F25CCE, 0x7A92BE8B, 0x7D41D96E,
-    };
-    uint32_t size = tr_bits(x) & 0x7FFFFFFFu;
-    if (size >= 0x42AEAC50u) { /* 87.33654 */
-        if (size > 0x7F800000u) return x;
-        if (tr_bits(x) >> 31) return 0.0f;
-        if (size >= 0x42B17218u) return tr_from_bits(0x7F800000u); /* 88.72284 */
-    }
-    int32_t fixed = fixed24(x), high = fixed >> 16;
-    int32_t n = (high * 47274 + (high >> 2) - 512) >> 18; /* 32 / ln 2 = 46.16624 */
-    uint32_t r = ((uint32_t)fixed << 8) - (uint32_t)n * 93032639 - (uint32_t)(n * 48782 >> 16);
-    if (r >= 93032639) { /* n was rounded down once more */
-        r -= 93032639;
-        ++n;
-    }
-    uint32_t a = r >> 11, square = a * a >> 16;               /* 2^-21, 2^-26 */
-    uint32_t rest = square * (32768 + (a * 341 >> 16)) >> 10; /* r^2 / 2 + r^3 / 6 */
-    uint32_t y = power[n & 31];
-    y += high_product(y, r + rest);
-    return tr_from_bits(((uint32_t)(n >> 5) << 23) + (126u << 23) + ((y + 64) >> 7));
+    return tr_exp_inline(x);
 }
 
 float tr_log(float x) {

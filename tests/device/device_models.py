@@ -12,15 +12,18 @@ EPS = f32(1e-5)
 class Block:
     """A pre-norm transformer block with int8 keys and values, over rows of an assembler."""
 
-    def __init__(self, asm: Assembler, rng, rows: int, width: int, heads, hidden: int, temp):
+    def __init__(
+        self, asm: Assembler, rng, rows: int, width: int, heads, hidden: int, temp, merged
+    ):
         self.asm, self.rng, self.width, self.hidden, self.heads = asm, rng, width, hidden, heads
         self.kv = heads[1] * heads[2]
-        self.temp = temp
+        self.temp, self.merged = temp, merged
         self.keys, self.values = asm.q8_block(rows, self.kv), asm.q8_block(rows, self.kv)
 
     def ternary(self, dst, rows, cols):
         trits = self.rng.integers(-1, 2, (rows, cols))
-        weights = self.asm.t2(trits, 1.2 / np.sqrt(cols))
+        store = self.asm.t2d if self.merged else self.asm.t2
+        weights = store(trits, 1.2 / np.sqrt(cols))
         return instruction(
             "TERNARY", dst, self.temp["q8"], weights, 0, self.temp["scratch"], n=(cols, rows)
         )
@@ -88,7 +91,7 @@ def _int8(asm: Assembler, rng, rows: int, cols: int) -> int:
     return asm.i8(rng.integers(-127, 128, (rows, cols)), scale)
 
 
-def motion(seed: int = 3) -> Assembler:
+def motion(seed: int = 3, merged: bool = False) -> Assembler:
     """6 channels, 100 samples, patches of 4 -> 64, 2 layers of 4 heads, SwiGLU 128, 4 classes."""
     rng = np.random.default_rng(seed)
     rows, width, hidden, heads, patch = 25, 64, 128, (4, 4, 16), 24
@@ -101,7 +104,7 @@ def motion(seed: int = 3) -> Assembler:
     )
     temp = _temporaries(asm, rows, width, heads, hidden)
     x, pool = asm.room(width), asm.room(width)
-    blocks = [Block(asm, rng, rows, width, heads, hidden, temp) for _ in range(2)]
+    blocks = [Block(asm, rng, rows, width, heads, hidden, temp, merged) for _ in range(2)]
     body = [
         instruction("INPUT", temp["n"], asm.input | STEP, gain, shift, n=(patch, 6), imm=600),
         instruction("QUANTIZE16", temp["q16"], temp["n"], n=(patch,)),
@@ -119,16 +122,18 @@ def motion(seed: int = 3) -> Assembler:
     return asm
 
 
-def text(seed: int = 4, context: int = 128) -> Assembler:
+def text(seed: int = 4, context: int = 128, merged: bool = False) -> Assembler:
     """96 characters -> 128, 4 layers of 4 heads over 2, SwiGLU 256."""
     rng = np.random.default_rng(seed)
     width, hidden, heads, outputs = 128, 256, (4, 2, 32), 96
-    asm = Assembler(1, context, outputs, "text", vocabulary=characters([*range(32, 127), 0xFFFFFFFF]))
+    asm = Assembler(
+        1, context, outputs, "text", vocabulary=characters([*range(32, 127), 0xFFFFFFFF])
+    )
     embed = asm.f16(rng.standard_normal((outputs, width)))
     head = _int8(asm, rng, outputs, width)
     temp = _temporaries(asm, context, width, heads, hidden)
     x = asm.room(width)
-    blocks = [Block(asm, rng, context, width, heads, hidden, temp) for _ in range(4)]
+    blocks = [Block(asm, rng, context, width, heads, hidden, temp, merged) for _ in range(4)]
     asm.infer = [
         instruction("EMBEDDING", x, 0, embed, n=(width, outputs)),
         *(line for block in blocks for line in block.code(x)),

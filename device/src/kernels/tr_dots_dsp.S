@@ -130,6 +130,20 @@ FUNCTION tr_dsp_mix
     stmia r8, {r4-r7}
     pop {r4-r11, pc}
 
+/* Two rows of two columns, at r0 + \first (", offset") and \second, against the words of two sums. */
+    .macro TWO_COLUMNS first, second
+    ldrh r8, [r0, \second]
+    ldrh r9, [r0\first]
+    ldrd r10, r11, [r2], #8
+    orr r8, r9, r8, lsl #16
+    sxtb16 r9, r8
+    smlad r4, r9, r10, r4
+    smlad r6, r9, r11, r6
+    sxtb16 r9, r8, ror #8
+    smlad r5, r9, r10, r5
+    smlad r7, r9, r11, r7
+    .endm
+
 /* void tr_dsp_mix_pair(const int8_t *w, uint32_t pitch, const uint32_t *x, const uint32_t *x_end,
  *                      int32_t *acc, uint32_t acc_pitch)
  * Two columns of two weighted sums of rows, a multiple of two. x: two words for every two rows, of
@@ -140,20 +154,21 @@ FUNCTION tr_dsp_mix_pair
     movs r5, #0
     movs r6, #0
     movs r7, #0
-1:  ldrh r8, [r0, r1]
-    ldrh r9, [r0]
-    ldrd r10, r11, [r2], #8
+    add lr, r1, r1, lsl #1
+    sub r12, r3, r2
+    tst r12, #8
+    beq 2f
+    TWO_COLUMNS "", r1          /* an odd number of row pairs: the first alone */
     add r0, r0, r1, lsl #1
-    orr r8, r9, r8, lsl #16
-    sxtb16 r9, r8
-    smlad r4, r9, r10, r4
-    smlad r6, r9, r11, r6
-    sxtb16 r9, r8, ror #8
-    smlad r5, r9, r10, r5
-    smlad r7, r9, r11, r7
+    cmp r2, r3
+    beq 3f
+2:  lsl r12, r1, #1
+1:  TWO_COLUMNS "", r1
+    TWO_COLUMNS ", r12", lr
+    add r0, r0, r1, lsl #2
     cmp r2, r3
     bne 1b
-    ldrd r8, r9, [sp, #36]
+3:  ldrd r8, r9, [sp, #36]
     add r9, r9, r8
     strd r4, r5, [r8]
     strd r6, r7, [r9]

@@ -16,26 +16,33 @@ void tr_dsp_mix_pair(const int8_t *w, uint32_t pitch, const tr_u32 *x, const tr_
 
 /* Four values as two words, 0 and 2, then 1 and 3: the order in which SXTB16 unpacks bytes. */
 static void spread(uint32_t *to, const tr_i16 *x) {
-    to[0] = (uint16_t)x[0] | (uint32_t)(uint16_t)x[2] << 16;
-    to[1] = (uint16_t)x[1] | (uint32_t)(uint16_t)x[3] << 16;
+    uint32_t x01, x23;
+    memcpy(&x01, x, sizeof x01);
+    memcpy(&x23, x + 2, sizeof x23);
+    to[0] = (x01 & 0xFFFF) | x23 << 16;
+    to[1] = x01 >> 16 | (x23 & 0xFFFF0000u);
 }
 
 void tr_dots_i8(tr_i32 *acc, uint32_t acc_pitch, const int8_t *w, uint32_t pitch, uint32_t rows,
                 const tr_i16 *x, uint32_t n, uint32_t heads) {
-    uint32_t values[TR_DOTS_LONGEST / 2], group = 4 / heads, full = rows & ~(group - 1),
-                                          *end = values;
-    if (n % 4) full = 0;
-    if (full) {
-        for (uint32_t k = 0; k < n; k += 4)
-            for (uint32_t h = 0; h < heads; ++h, end += 2) spread(end, x + h * n + k);
-        if (heads == 1)
-            tr_dsp_dots(w, pitch, values, end, acc, acc + full);
-        else
-            tr_dsp_dots_pair(w, pitch, values, end, acc, acc + full, 4 * acc_pitch);
+    uint32_t values[TR_DOTS_LONGEST / 2], group = 4 / heads, *end = values;
+    if (n % 4 || rows < group) {
+        tr_dots_i8_portable(acc, acc_pitch, w, pitch, rows, x, n, heads);
+        return;
     }
-    if (full < rows)
-        tr_dots_i8_portable(acc + full, acc_pitch, w + full * pitch, pitch, rows - full, x, n,
-                            heads);
+    for (uint32_t k = 0; k < n; k += 4)
+        for (uint32_t h = 0; h < heads; ++h, end += 2) spread(end, x + h * n + k);
+    /* a last group that is not full takes rows before it again */
+    for (uint32_t first = 0, full = rows - rows % group; first < rows;) {
+        if (heads == 1)
+            tr_dsp_dots(w + first * pitch, pitch, values, end, acc + first, acc + first + full);
+        else
+            tr_dsp_dots_pair(w + first * pitch, pitch, values, end, acc + first, acc + first + full,
+                             4 * acc_pitch);
+        if (first + full == rows) return;
+        first = rows - group;
+        full = group;
+    }
 }
 
 void tr_mix_i8(tr_i32 *acc, const int8_t *w, uint32_t pitch, uint32_t rows, const tr_i16 *x,
