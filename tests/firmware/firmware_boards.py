@@ -53,7 +53,7 @@ def language() -> bytes:
 
 
 @cache
-def motion_shaped(options: Options = Options()) -> bytes:
+def motion_shaped(options: Options | None = None) -> bytes:
     """A blob of the shape and size of the reference model `motion`, untrained."""
     manual_seed(7)
     config = ClassifierConfig(channels=6, length=100, classes=4)
@@ -61,7 +61,7 @@ def motion_shaped(options: Options = Options()) -> bytes:
 
 
 def _pack(
-    name: str, config: ClassifierConfig, labels: tuple[str, ...], options: Options = Options()
+    name: str, config: ClassifierConfig, labels: tuple[str, ...], options: Options | None = None
 ) -> bytes:
     n = config.channels
     inputs = InputDescription(
@@ -74,7 +74,7 @@ def _pack(
     )
     model = Classifier(config)
     checkpoint = Checkpoint(model=model, labels=labels, inputs=inputs, name=name)
-    return pack_checkpoint(checkpoint, options).encode()
+    return pack_checkpoint(checkpoint, options or Options()).encode()
 
 
 def window(count: int, seed: int = 0) -> np.ndarray:

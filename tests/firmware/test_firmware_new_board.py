@@ -1,4 +1,4 @@
-"""A board and a chip family that ternio does not have: what boards/README.md asks for, and no more."""
+"""A board and a chip family that ternio does not have, as boards/README.md asks for them."""
 
 from __future__ import annotations
 
@@ -163,5 +163,5 @@ def test_a_new_family_is_one_small_file(tmp_path, virtual):
 def test_a_family_that_is_nowhere(tmp_path):
     path = tmp_path / "other.json"
     path.write_text(json.dumps(manifest(family="vax")))
-    with pytest.raises(BuildError, match="its family vax has no folder in .*ports"):
+    with pytest.raises(BuildError, match=r"its family vax has no folder in .*ports"):
         pio.build(load_board(path))
