@@ -51,13 +51,13 @@ def bench(
     counted = port is None and not target.is_native
     with _board(target, model, port) as client:
         _require_same(client, blob, target)
-        times = _tokens(client, runs) if blob.io.is_stream else _windows(client, blob, runs)
+        times = (_tokens if blob.io.is_stream else _windows)(client, blob, runs)
         stats = client.command("stats")
     result = {"board": target.name, "model": blob.name, "runs": runs}
     result |= _costs(times, counted, target)
     result |= {"arena_bytes": blob.infer_arena, "arena_has": target.arena_bytes}
     free = re.search(r"stack_free=(\d+)", stats)
-    if free:
+    if free and not target.is_native:
         result |= {"stack_bytes": target.stack_bytes - int(free[1]), "stack_free": int(free[1])}
     if as_json:
         emit(result)
@@ -113,12 +113,13 @@ def _windows(client: BoardClient, blob: Blob, runs: int) -> list[int]:
     return [client.infer(window).us for window in windows]
 
 
-def _tokens(client: BoardClient, runs: int) -> list[int]:
+def _tokens(client: BoardClient, blob: Blob, runs: int) -> list[int]:
     """Microseconds of each token at the end of a full context, where attention costs most."""
     import json
 
-    info = client.info()
-    for _ in client.generate(max(info.length - 1 - info.position - runs, 1), temperature=1.0):
+    points = blob.vocabulary.code_points if blob.vocabulary else ()
+    client.prompt(chr(points[0]) if points else "\n")
+    for _ in client.generate(max(blob.io.length - 2 - runs, 1), temperature=1.0):
         pass
     client.telemetry(True)
     for _ in client.generate(runs, temperature=1.0):
@@ -140,8 +141,8 @@ def _costs(times: list[int], counted: bool, board: Board) -> dict[str, Any]:
     if counted:
         count = INSTRUCTIONS_A_MICROSECOND
         return {"instructions": int(median * count), "most": max(times) * count}
-    hertz = int(str(board.manifest.get("build", {}).get("f_cpu", "0")).rstrip("L") or 0)
-    cycles = int(median * hertz / 1e6) if hertz else None
+    clock = str(board.manifest.get("build", {}).get("f_cpu", "")).rstrip("L")
+    cycles = int(median * int(clock) / 1e6) if clock and not board.is_native else None
     return {"us": median, "most_us": max(times), "cycles": cycles}
 
 
