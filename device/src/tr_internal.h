@@ -254,6 +254,12 @@ static inline int32_t tr_mul_shift16(int32_t a, int16_t b) {
 #endif
 }
 
+/* round_half_even(x) for |x| < 2^22, in the low bits, by adding 1.5 * 2^23; 0 in the low 16 bits
+ * for NaN */
+static inline uint32_t tr_round_even(float x) {
+    return tr_bits(x + 12582912.0f) - 0x4B400000u;
+}
+
 static inline uint64_t tr_round_up(uint64_t n, uint32_t unit) {
     return (n + unit - 1) / unit * unit;
 }

@@ -36,7 +36,6 @@ PARTS = [
 def configure(env, emulated: bool) -> None:
     """Adds flags, generated headers, all sources and the model to the build of one board."""
     board = env["BOARD"]
-    project = Path(env.subst("$PROJECT_DIR"))
     boards_dir = Path(env.GetProjectConfig().get("platformio", "boards_dir"))
     manifest = boardgen.load_manifest(boards_dir / f"{board}.json")
     family = manifest["ternio"]["family"]

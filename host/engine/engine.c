@@ -32,6 +32,7 @@
 #include "ops_pointwise.c"
 #include "ops_reduce.c"
 #include "ops_shape.c"
+#include "chuck.c"
 #include "optim.c"
 
 #include "optable.c"

@@ -330,6 +330,63 @@ te_optim *te_sgd(te_ctx *ctx, double momentum, double weight_decay);
 te_optim *te_adam(te_ctx *ctx, double beta1, double beta2, double eps, double weight_decay);
 /* AdamW (arXiv 1711.05101); weight_decay shrinks the parameter by lr * weight_decay. */
 te_optim *te_adamw(te_ctx *ctx, double beta1, double beta2, double eps, double weight_decay);
+/* Chuck: Adam whose update is
+ *     param -= lr * scale * lambda * lambda_p * m_hat / (sqrt(v_hat) + eps),  then += noise
+ * 1 lambda    follows the trend of the loss's running mean: * damp while it rises by more than
+ *             loss_threshold over the window, * push while it falls, drawn back towards 1 by
+ *             `revert`, within lowest and highest. The trend of a window compares its newest
+ *             quarter with its oldest; there is one from half a window on.
+ * 2 lambda_p  follows that of the parameter's gradient norm in the same way (norm_threshold).
+ * 3 noise     uniform in +-noise, set after still_steps steps with |trend| < still_threshold;
+ *             decays by noise_decay a step.
+ * 4 frozen    a parameter whose gradient norm is below freeze_norm for freeze_steps steps is not
+ *             updated any more (0 steps: never).
+ * 5 scale     every slow_interval steps: * scale_up (at most 1) where the loss's slow mean came
+ *             down by the share slow_margin of the best, else after `patience` times
+ *             * scale_down (at least scale_floor).
+ * weight_decay as in AdamW. te_chuck_defaults fills in the usual values. */
+enum { TE_CHUCK_MAX_WINDOW = 64 };
+typedef struct {
+    double beta1, beta2, eps, weight_decay;
+    int64_t window;
+    double damp, push, lowest, highest, revert;
+    double loss_decay, loss_threshold, norm_threshold;
+    double still_threshold;
+    int64_t still_steps;
+    double noise, noise_decay, freeze_norm;
+    int64_t freeze_steps;
+    double slow_decay;
+    int64_t slow_interval;
+    double slow_margin;
+    int64_t patience;
+    double scale_down, scale_floor, scale_up;
+} te_chuck_settings;
+void te_chuck_defaults(te_chuck_settings *settings);
+te_optim *te_chuck(te_ctx *ctx, const te_chuck_settings *settings); /* NULL: the defaults */
+
+/* The loss of the step that te_optim_step is about to make, for Chuck; others ignore it. */
+te_status te_optim_observe(te_optim *optim, double loss);
+
+/* What Chuck's levels hold after the last step: of the loss, or of parameter i where i >= 0.
+ * Not a number for what does not exist. */
+typedef enum {
+    TE_CHUCK_MEAN = 0,      /* running mean of the loss; norm of the gradient of a parameter */
+    TE_CHUCK_TREND = 1,     /* relative change over the window */
+    TE_CHUCK_LAMBDA = 2,    /* level 1 or 2 */
+    TE_CHUCK_NOISE = 3,     /* level 3; loss only */
+    TE_CHUCK_FROZEN = 4,    /* level 4, 0 or 1; parameters only */
+    TE_CHUCK_SCALE = 5,     /* level 5; loss only */
+    TE_CHUCK_SLOW_MEAN = 6, /* level 5; loss only */
+} te_chuck_trace;
+double te_chuck_read(const te_optim *optim, int64_t i, int what);
+
+/* All that Chuck's levels remember, as 8-byte words, for checkpoints: te_chuck_save writes
+ * te_chuck_words() of them, te_chuck_load reads as many. Moments and steps are kept as for the
+ * other optimisers, the settings are the caller's. */
+int64_t te_chuck_words(const te_optim *optim);
+void te_chuck_save(const te_optim *optim, uint64_t *words);
+te_status te_chuck_load(te_optim *optim, const uint64_t *words, int64_t count);
+
 void te_optim_free(te_optim *optim); /* the parameters stay */
 
 /* Adds a parameter (a float leaf; retained). decay = 0 exempts it from weight decay. */

@@ -13,6 +13,34 @@ import numpy as np
 from ._engine import ffi, lib
 from .errors import ModelError
 from .nn import Parameter
+from .schedule import (
+    SCHEDULES,
+    CosineSchedule,
+    LinearSchedule,
+    LossScale,
+    Schedule,
+    StepSchedule,
+    cosine_lr,
+)
+
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Chuck",
+    "CosineSchedule",
+    "LinearSchedule",
+    "LossScale",
+    "Optimizer",
+    "Schedule",
+    "StepSchedule",
+    "clip_grad_norm_",
+    "cosine_lr",
+    "is_matrix",
+    "scale_grad_",
+]
 
 
 def is_matrix(parameter: Parameter) -> bool:
@@ -43,6 +71,10 @@ class Optimizer:
     def step(self) -> None:
         """One update; parameters without a gradient stay as they are."""
         self.context.check(lib.te_optim_step(self.pointer, self.lr) == lib.TE_OK)
+
+    def observe(self, loss: float) -> None:
+        """Tells the loss of the step to come; Chuck looks at it, the others do not."""
+        self.context.check(lib.te_optim_observe(self.pointer, loss) == lib.TE_OK)
 
     def zero_grad(self) -> None:
         """Makes the gradients of its parameters absent."""
@@ -132,6 +164,82 @@ class SGD(Optimizer):
         super().__init__(lambda c: lib.te_sgd(c, momentum, weight_decay), params, lr, decays)
 
 
+class Chuck(Optimizer):
+    """Adam that watches its own loss and gradients, on five levels.
+
+    The update is ``-lr * scale * lambda * lambda_p * m / (sqrt(v) + eps) + noise``: (1) lambda
+    follows the trend of the loss, (2) lambda_p that of the parameter's gradient norm, (3) noise is
+    added when the loss stands still, (4) a parameter whose gradient stays small is frozen, (5)
+    every 1000 steps `scale` follows a slow mean of the loss. Tell it the loss before each step().
+
+    Args:
+        params, lr, betas, eps, weight_decay, decays: see AdamW.
+        settings: constants of the levels, by their names in te_chuck_settings (host/engine/te.h):
+            window=16, damp=0.97, push=1.03, freeze_steps=8, slow_interval=1000, ...
+
+    Example:
+        >>> optimizer = Chuck(model.parameters(), lr=1e-3)
+        >>> optimizer.observe(loss.item()); optimizer.step()
+        >>> optimizer.trace()["lambda"]
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decays: Callable[[Parameter], bool] = is_matrix,
+        **settings: float,
+    ) -> None:
+        values = ffi.new("te_chuck_settings *")
+        lib.te_chuck_defaults(values)
+        given = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
+        for name, value in {**given, **settings}.items():
+            if not hasattr(values, name):
+                raise ModelError(f"chuck: there is no setting {name!r}")
+            setattr(values, name, value)
+        super().__init__(lambda c: lib.te_chuck(c, values), params, lr, decays)
+
+    def trace(self, parameter: int | None = None) -> dict[str, float]:
+        """What the levels hold after the last step.
+
+        Args:
+            parameter: index into `params` for its own; else those of the loss.
+        """
+        names = {"mean": lib.TE_CHUCK_MEAN, "trend": lib.TE_CHUCK_TREND}
+        names["lambda"] = lib.TE_CHUCK_LAMBDA
+        if parameter is None:
+            names |= {"noise": lib.TE_CHUCK_NOISE, "scale": lib.TE_CHUCK_SCALE}
+            names["slow_mean"] = lib.TE_CHUCK_SLOW_MEAN
+        else:
+            names["frozen"] = lib.TE_CHUCK_FROZEN
+        i = -1 if parameter is None else parameter
+        return {name: lib.te_chuck_read(self.pointer, i, what) for name, what in names.items()}
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """As of other optimisers, and what the levels remember."""
+        words = np.zeros(lib.te_chuck_words(self.pointer), dtype=np.uint64)
+        lib.te_chuck_save(self.pointer, ffi.from_buffer("uint64_t[]", words))
+        return {**super().state_dict(), "levels": words}
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Continues from a state_dict of a Chuck over the same parameters."""
+        state = dict(state)
+        words = np.array(state.pop("levels", ()), dtype=np.uint64)
+        if len(words) != lib.te_chuck_words(self.pointer):
+            raise ModelError("optimiser state belongs to another optimiser or another model")
+        super().load_state_dict(state)
+        buffer = ffi.from_buffer("uint64_t[]", words)
+        ok = lib.te_chuck_load(self.pointer, buffer, len(words)) == lib.TE_OK
+        self.context.check(ok)
+
+
+OPTIMIZERS: dict[str, type[AdamW | Adam | Chuck]] = {"adamw": AdamW, "adam": Adam, "chuck": Chuck}
+"""Those that a training can choose by name."""
+
+
 def clip_grad_norm_(optimizer: Optimizer, max_norm: float) -> float:
     """Scales the gradients down to a norm of `max_norm` together where they exceed it.
 
@@ -148,124 +256,3 @@ def scale_grad_(optimizer: Optimizer, factor: float) -> None:
         grad = parameter.grad
         if grad is not None:
             np.multiply(grad, np.float32(factor), out=grad)
-
-
-def cosine_lr(step: int, total: int, lr: float, warmup: int = 0, floor: float = 0.0) -> float:
-    """Rate at a step (from 0): up in a line over `warmup` steps, then half a cosine to `floor`."""
-    return lib.te_lr_cosine(step, warmup, total, lr, floor)
-
-
-class Schedule:
-    """Sets an optimiser's rate, one step() per update. This one holds it after the warm-up.
-
-    Args:
-        optimizer: whose `lr`, as it is now, is the highest; set at once and after every step().
-        total: number of updates.
-        warmup: updates with a rising rate; the last of them has the full one.
-        floor: rate at the end, where a schedule comes down.
-    """
-
-    def __init__(
-        self, optimizer: Optimizer, total: int, warmup: int = 0, floor: float = 0.0
-    ) -> None:
-        self.optimizer, self.total, self.warmup, self.floor = optimizer, total, warmup, floor
-        self.base, self.count = optimizer.lr, 0
-        self.go_to(0)
-
-    def rate(self, step: int) -> float:
-        """Of the update `step`, from 0."""
-        if step < self.warmup:
-            return self.base * (step + 1) / self.warmup
-        return self.falling(step, min(1.0, (step - self.warmup) / max(1, self.total - self.warmup)))
-
-    def falling(self, step: int, part: float) -> float:
-        """The rate after the warm-up; `part` of the way from there to `total` is done."""
-        return self.base
-
-    def step(self) -> None:
-        """Goes on to the rate of the next update."""
-        self.go_to(self.count + 1)
-
-    def go_to(self, step: int) -> None:
-        """Sets the rate of the update `step`; for a training that goes on."""
-        self.count = step
-        self.optimizer.lr = self.rate(step)
-
-
-class CosineSchedule(Schedule):
-    """Half a cosine from the full rate to `floor`."""
-
-    def rate(self, step: int) -> float:
-        return cosine_lr(step, self.total, self.base, self.warmup, self.floor)
-
-
-class LinearSchedule(Schedule):
-    """A line from the full rate to `floor`."""
-
-    def falling(self, step: int, part: float) -> float:
-        return self.base + (self.floor - self.base) * part
-
-
-class StepSchedule(Schedule):
-    """The rate times `gamma` after each of `parts` equal parts of the way, never below `floor`.
-
-    Args:
-        gamma: factor.
-        parts: of the way; with 3, the rate changes at one and at two thirds of it.
-    """
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        total: int,
-        warmup: int = 0,
-        floor: float = 0.0,
-        gamma: float = 0.1,
-        parts: int = 3,
-    ) -> None:
-        self.gamma, self.parts = gamma, parts
-        super().__init__(optimizer, total, warmup, floor)
-
-    def falling(self, step: int, part: float) -> float:
-        done = min(int(part * self.parts), self.parts - 1)
-        return max(self.floor, self.base * self.gamma**done)
-
-
-SCHEDULES: dict[str, type[Schedule]] = {
-    "cosine": CosineSchedule,
-    "linear": LinearSchedule,
-    "step": StepSchedule,
-    "constant": Schedule,
-}
-
-
-class LossScale:
-    """A factor of the loss that keeps gradients within float32; powers of two change no result.
-
-    Args:
-        value: at the start, and the highest.
-        patience: updates without an overflow after which a lowered scale doubles.
-    """
-
-    LOWEST = 2.0**-24
-
-    def __init__(self, value: float = 1.0, patience: int = 200) -> None:
-        self.value = self.highest = value
-        self.patience, self.good = patience, 0
-
-    def update(self, finite: bool) -> None:
-        """Takes note of one update: halves after an overflow, doubles after `patience` without."""
-        if not finite:
-            self.value, self.good = max(self.LOWEST, self.value / 2), 0
-            return
-        self.good += 1
-        if self.good >= self.patience and self.value < self.highest:
-            self.value, self.good = min(self.highest, self.value * 2), 0
-
-    def state(self) -> tuple[float, int]:
-        """The value, and the updates since it changed."""
-        return self.value, self.good
-
-    def restore(self, state: tuple[float, int]) -> None:
-        """The reverse of state()."""
-        self.value, self.good = state

@@ -55,15 +55,14 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        plugin = images.build_plugin(folder)
+        counter = images.Counter(folder)
         sources = [images.HERE / "runtime_bench.c", blob_source(motion_blob(folder), folder)]
         sources += [*sorted((images.ROOT / "device/src").glob("*.c")), *images.KERNEL_SOURCES]
         print("motion: millions of instructions (-O2), and bytes of runtime code")
         print(f"{'core':<12}" + "".join(f"{region:>20}" for region in [*REGIONS, "code"]))
         for core in CORES:
             machine = images.MACHINES[core]
-            elf = images.build_image(machine, sources, folder / f"{core}.elf", [])
-            _, counts = images.count_instructions(machine, elf, plugin)
+            counts = counter.count(machine, counter.build(machine, sources, f"{core}.elf", []))
             cells = "".join(f"{count / 1e6:20.2f}" for count in counts)
             print(f"{machine.core:<12}{cells}{code_bytes(machine, folder):20d}")
 

@@ -65,12 +65,16 @@ static int attempt(int64_t failing) {
     const int expected_releases = releases + (outside != NULL);
     te_tensor *kept = outside ? te_retain(te_reshape(ctx, outside, 2, (int64_t[]){2, 2})) : NULL;
     te_optim *optim = te_adamw(ctx, 0.9, 0.99, 1e-8, 0.1);
-    if (ids && labels && optim) {
+    te_optim *chuck = te_chuck(ctx, NULL);
+    if (ids && labels && optim && chuck) {
         te_tensor *loss = forward(ctx, all, &count, ids, labels);
         te_status status = te_backward(ctx, loss);
         for (int i = 0; i < count; i++) te_optim_add(optim, all[i], 1);
         te_clip_grad_norm(optim, 1.0);
         te_optim_step(optim, 0.01);
+        for (int i = 0; i < count; i++) te_optim_add(chuck, all[i], 1);
+        te_optim_observe(chuck, 1.0);
+        te_optim_step(chuck, 0.01);
         if (status == TE_OK && te_last_status(ctx) == TE_OK)
             result = 0;
         else if (te_last_status(ctx) == TE_OK || !te_last_error(ctx)[0])
@@ -81,6 +85,7 @@ static int attempt(int64_t failing) {
     te_release(outside);
     for (int i = 0; i < count; i++) te_release(all[i]);
     te_optim_free(optim);
+    te_optim_free(chuck);
     te_ctx_free(ctx);
     if (kept) /* outlives its context */
         te_data(kept)[3] = 1;

@@ -14,8 +14,10 @@ from smpclient.requests.os_management import MCUMgrParametersRead, OSApplication
 from smpclient.requests.statistics_management import GroupData, ListOfGroups
 
 from ternio.boards import load_board
+from ternio.compile import Options
 from ternio.errors import LinkError
 from ternio.link.client import BoardClient
+from ternio.link.messages import Execute
 from ternio.runtime import Model, Session
 
 STORAGE = {"native": "file", "microbit": "flash"}  # the others: "ram"
@@ -96,7 +98,7 @@ def test_a_bad_file_leaves_the_old_model(client):
     before = client.infer(x).logits.tobytes()
     broken = bytearray(blob("broken", seed=3))
     broken[-1] ^= 1
-    with pytest.raises(LinkError, match="refused the file: .*checksum|CRC"):
+    with pytest.raises(LinkError, match=r"refused the file: .*checksum|CRC"):
         client.upload("/model", bytes(broken))
     with pytest.raises(LinkError, match="refused the file: not a ternio"):
         client.upload("/model", b"not a model at all" * 20)
@@ -130,19 +132,18 @@ def test_every_damaged_header_field_is_refused(client):
 
 
 # Length of a model's window, and why it is refused.
-ARENA, TIME = "arena of this board too small", "one run of this program takes too long"
 TOO_MUCH = {
-    "microbit": (400, ARENA),
-    "netduinoplus2": (4000, ARENA),
-    "mps2_an500": (4000, TIME),
-    "mps3_an547": (8000, TIME),
-    "native": (30000, TIME),
+    "microbit": (400, "arena"),
+    "netduinoplus2": (4000, "arena"),
+    "mps2_an500": (4000, "one run"),
+    "mps3_an547": (8000, "one run"),
+    "native": (30000, "one run"),
 }
 
 
 def test_a_model_too_large_or_too_slow_is_refused(client, board_name):
-    length, reason = TOO_MUCH[board_name]
-    with pytest.raises(LinkError, match=f"refused the file: {reason}"):
+    length, why = TOO_MUCH[board_name]
+    with pytest.raises(LinkError, match=f"refused the file: {why}"):
         client.upload("/model", blob("wide", length=length))
     assert client.info().model == ""
 
@@ -226,6 +227,22 @@ def test_adaptation_is_the_same_bit_for_bit(client, board_name):
     assert client.info().adapter == "none"
     with pytest.raises(LinkError, match="refused the file: the adapter belongs to another model"):
         client.adapter_push(stored)
+
+
+def test_a_kilobyte_of_stack_is_left(client, board_name):
+    """With the reference model's shape, packed for the board, after upload, inference and text."""
+    board = load_board(board_name)
+    if board.is_native:
+        pytest.skip("a process has stack enough")
+    room = board.arena_beside(2 * 600)
+    data = motion_shaped(Options(adapt=board.adapts, arena_limit=room))
+    client.upload_model(data)
+    x = window(600, seed=1)
+    assert client.infer(x).logits.tobytes() == reference(data).infer(x).tobytes()
+    for line in ("infer", "info", "help", "put 0 1", "adapt 0", "labels"):
+        client._ask(Execute(argv=line.split(" ")))
+    counters = client._ask(GroupData(name="ternio")).fields
+    assert 1024 <= counters["stack_free"] < board.stack_bytes
 
 
 def test_an_adapter_from_elsewhere(client):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from firmware_boards import blob
 
-from ternio.boards import load_board
+from ternio.boards import board_names, load_board
 from ternio.errors import BuildError
 from ternio.firmware import pio, platformio
 from ternio.paths import share_dir
@@ -36,6 +36,15 @@ def test_sizes_by_part():
     assert sum(parts.values()) <= board.firmware_bytes
     ram = sum(part["ram"] for part in built.sizes.values()) + board.stack_bytes
     assert board.arena_bytes < ram <= board.ram.bytes
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", [name for name in board_names() if name != "native"])
+def test_every_board_is_built_and_fits(name):
+    built, board = pio.build(name), load_board(name)
+    flash, ram = (sum(part[kind] for part in built.sizes.values()) for kind in ("flash", "ram"))
+    assert 40_000 < flash <= board.firmware_bytes
+    assert board.arena_bytes < ram + board.stack_bytes <= board.ram.bytes
 
 
 @needs_compiler

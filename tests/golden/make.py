@@ -63,7 +63,8 @@ def make() -> Blob:
         patch=2,
         meta={"channels": ["x", "y"]},
     )
-    return pack_graph(tiny(), about, Options(rank=1, scale=2.0, targets=("v", "head")))
+    options = Options(rank=1, scale=2.0, targets=("v", "head"), float_dtype="f16")
+    return pack_graph(tiny(), about, options)
 
 
 def window() -> np.ndarray:

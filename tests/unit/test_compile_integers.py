@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from compile_models import Shape, describe, language_model, pack, reference, transformer, window
 from program_machine import Machine
 from ternio.blob import Blob, disassemble

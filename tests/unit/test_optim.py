@@ -48,8 +48,9 @@ def test_adamw_matches_numpy_and_spares_vectors_from_decay():
         lambda p: optim.SGD(p, lr=0.5),
         lambda p: optim.SGD(p, lr=0.2, momentum=0.5),
         lambda p: optim.Adam(p, lr=0.3),
+        lambda p: optim.Chuck(p, lr=0.3, freeze_steps=0),
     ],
-    ids=["sgd", "momentum", "adam"],
+    ids=["sgd", "momentum", "adam", "chuck"],
 )
 def test_optimisers_descend(make):
     p = nn.Parameter(3)
@@ -144,6 +145,54 @@ def test_state_resumes_to_the_bit():
     assert not np.array_equal(p, start)
     with pytest.raises(ModelError, match="another optimiser or another model"):
         optim.SGD([q], momentum=0.9).load_state_dict(state)
+
+
+def loss_seen(optimizer: optim.Chuck, losses: list[float]) -> None:
+    for loss in losses:
+        quadratic(*optimizer.params)
+        optimizer.observe(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_chuck_tells_what_it_sees():
+    far, near = nn.Parameter(3).fill_(9.0), nn.Parameter(3).fill_(3.0)
+    optimizer = optim.Chuck([far, near], lr=1e-4, loss_decay=0.0, damp=0.9)
+    loss_seen(optimizer, [1.1**i for i in range(30)])
+    trace = optimizer.trace()
+    assert trace["mean"] == pytest.approx(1.1**29)
+    assert trace["lambda"] == pytest.approx(0.3)  # rising: as low as it goes
+    assert trace["trend"] > 0.02 and trace["noise"] == 0 and trace["scale"] == 1
+    assert [optimizer.trace(i)["frozen"] for i in (0, 1)] == [0, 1]
+    assert optimizer.trace(0)["mean"] == pytest.approx(2 * 6 / 3**0.5, rel=1e-2)
+    pushed = optim.Chuck([nn.Parameter(3)], lr=1e-4, loss_decay=0.0)
+    loss_seen(pushed, [0.9**i for i in range(40)])
+    assert 1 < pushed.trace()["lambda"] <= 2
+    with pytest.raises(ModelError, match="chuck: there is no setting 'windows'"):
+        optim.Chuck([far], windows=3)
+    with pytest.raises(ModelError, match="window 2 must be 4 to 64"):
+        optim.Chuck([far], window=2)
+
+
+def test_chuck_resumes_to_the_bit():
+    """Noise included: it is drawn from the context's generator."""
+    losses = [1.0] * 14 + [1.2, 1.3, 1.1, 1.0, 0.9, 0.8]
+    p, q = nn.Parameter(5).fill_(1.0), nn.Parameter(5)
+    optimizer = optim.Chuck([p], lr=0.05)
+    loss_seen(optimizer, losses)
+    assert optimizer.trace()["noise"] > 0
+    q.numpy()[...] = p.numpy()
+    state, generator = optimizer.state_dict(), p.context.generator_state
+    loss_seen(optimizer, losses)
+    again = optim.Chuck([q], lr=1.0)
+    again.load_state_dict(state)
+    p.context.generator_state = generator
+    loss_seen(again, losses)
+    np.testing.assert_array_equal(p, q)
+    assert again.trace() == optimizer.trace()
+    for other in (optim.Chuck([q, p]), optim.AdamW([q])):
+        with pytest.raises(ModelError, match="belongs to another optimiser or another model"):
+            other.load_state_dict(state)
 
 
 def test_frozen_parameters_are_left_out():

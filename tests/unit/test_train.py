@@ -8,7 +8,16 @@ from ternio import functional as F
 from ternio.data import Dataset
 from ternio.errors import DataError, ModelError
 from ternio.tensor import Tensor
-from ternio.train import TrainConfig, evaluate, fit, network_input, train_classifier
+from ternio.train import (
+    TextConfig,
+    TrainConfig,
+    evaluate,
+    fit,
+    network_input,
+    train_classifier,
+    train_language_model,
+)
+from ternio.train.progress import running_mean
 
 SMALL = {"width": 8, "heads": 2, "layers": 1, "ffn": 8}
 
@@ -157,6 +166,20 @@ def test_labels_must_fit_the_model():
         fit(trained.checkpoint.model, trained.checkpoint.inputs, waves(9, classes=3))
 
 
+def test_chuck_learns_motion_at_least_as_fast_as_adam():
+    """Steps until the mean of the last 20 losses is below 0.1; same rate, same batches."""
+    sets, steps = data.load("motion"), {"adam": [], "chuck": []}
+    for name, found in steps.items():
+        for seed in range(3):
+            config = TrainConfig(
+                60, seed=seed, optimizer=name, schedule="constant", weight_decay=0.0
+            )
+            loss = train_classifier(sets, "m", config).fit.loss
+            found.append(int(np.argmax(running_mean(loss) < 0.1)))
+    assert min(steps["adam"]) > 20
+    assert 20 < np.mean(steps["chuck"]) <= np.mean(steps["adam"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ternary", [True, False])
 @pytest.mark.parametrize("seed", range(8))
@@ -167,3 +190,15 @@ def test_every_seed_reaches_the_reference_accuracy(seed, ternary):
     far = data.other_wrist(sets.test)
     model, inputs = trained.checkpoint.model, trained.checkpoint.inputs
     assert evaluate(model, inputs, far).accuracy <= 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ternary", "highest"), [(True, 1.20), (False, 1.10)])
+@pytest.mark.parametrize("seed", range(2))
+def test_text_reaches_the_reference_loss(seed, ternary, highest):
+    """600 steps of 16 x 128 characters; the figures are for the text of Python 3.11."""
+    trained = train_language_model(
+        data.load_corpus("text"), "text", TextConfig(seed=seed), ternary=ternary
+    )
+    assert trained.loss <= highest
+    assert trained.fit.skipped == 0

@@ -62,19 +62,19 @@ def corpus(length: int = 900):
 TEXT = TextConfig(steps=20, batch=4, warmup=3, evaluate_every=4, seed=5)
 
 
-@pytest.mark.parametrize("at", [1, 10, 19])
-def test_a_language_model_goes_on_to_the_bit(tmp_path, at):
+@pytest.mark.parametrize(("at", "optimizer"), [(1, "adamw"), (10, "chuck"), (19, "adam")])
+def test_a_language_model_goes_on_to_the_bit(tmp_path, at, optimizer):
     """20 steps = `at` steps, a file, and the rest; the engine's generator included."""
-    path = tmp_path / "m.ckpt"
-    straight = train_language_model(corpus(), "m", TEXT, **SMALL, context=8)
+    path, settings = tmp_path / "m.ckpt", dataclasses.replace(TEXT, optimizer=optimizer)
+    straight = train_language_model(corpus(), "m", settings, **SMALL, context=8)
     left = straight.checkpoint.model.context.generator_state
-    half = train_language_model(corpus(), "m", TEXT, stop_after(at), **SMALL, context=8)
+    half = train_language_model(corpus(), "m", settings, stop_after(at), **SMALL, context=8)
     assert half.fit.interrupted and len(half.fit.loss) == at
     save_checkpoint(path, half.checkpoint)
     manual_seed(99)
     found = load_checkpoint(path)
     config = TextConfig.from_dict(found.training)
-    assert config == TEXT
+    assert config == settings
     rest = train_language_model(corpus(), "m", config, resume=found)
     assert rest.fit.loss == straight.fit.loss
     assert rest.fit.validation == straight.fit.validation
@@ -273,6 +273,7 @@ def test_settings_as_json():
     ("change", "expected"),
     [
         ({"schedule": "exponential"}, "schedule 'exponential'; expected one of cosine, linear"),
+        ({"optimizer": "muon"}, "optimizer 'muon'; expected one of adamw, adam, chuck"),
         ({"betas": (0.9, 1.0)}, r"betas are \(0.9, 1.0\)"),
         ({"accumulate": 0}, "accumulate is 0; expected at least 1"),
         ({"floor": 2.0}, r"floor is 2.0; expected a number in 0..1"),

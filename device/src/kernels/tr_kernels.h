@@ -55,12 +55,6 @@ void tr_kernel_quantize8_portable(int8_t *q, const float *x, uint32_t n, float f
 void tr_kernel_quantize16_portable(tr_i16 *q, const float *x, uint32_t n, float factor);
 void tr_kernel_scale_portable(float *dst, const tr_i32 *sums, uint32_t n, float scale);
 
-/* round_half_even(x) for |x| < 2^22, in the low bits, by adding 1.5 * 2^23; 0 in the low 16 bits
- * for NaN. */
-static inline uint32_t tr_round_even(float x) {
-    return tr_bits(x + 12582912.0f) - 0x4B400000u;
-}
-
 /* Which implementation this build takes. */
 #if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
 #define TR_KERNELS_MVE 1

@@ -201,7 +201,8 @@ static uint8_t framed_byte(const uint8_t *message, uint32_t bytes, uint16_t crc,
     return (uint8_t)(at == 2 + bytes ? crc >> 8 : crc);
 }
 
-static void send_frame(const uint8_t *message, uint32_t bytes) {
+/* Not inlined: its line of output would lie on the stack below every command. */
+__attribute__((noinline)) static void send_frame(const uint8_t *message, uint32_t bytes) {
     static const char alphabet[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     uint16_t crc = crc16(message, bytes);

@@ -115,15 +115,21 @@ def train(
     accumulate: Annotated[
         int | None, _option(_TRAINING, "--accumulate", text="Passes per update; default 1.")
     ] = None,
-    lr: Annotated[float | None, _option(_TRAINING, "--lr", text="Highest learning rate.")] = None,
+    lr: Annotated[
+        float | None, _option(_TRAINING, "--lr", text="Highest; default 0.002, text 0.008.")
+    ] = None,
     warmup: Annotated[
         int | None, _option(_TRAINING, "--warmup", text="Updates with a rising rate.")
     ] = None,
     schedule: Annotated[
-        str | None, _option(_TRAINING, "--schedule", text="cosine, linear, step, constant.")
+        str | None,
+        _option(_TRAINING, "--schedule", text="cosine (default), linear (text), step, constant."),
+    ] = None,
+    optimizer: Annotated[
+        str | None, _option(_TRAINING, "--optimizer", text="adamw (default), adam, chuck.")
     ] = None,
     weight_decay: Annotated[
-        float | None, _option(_TRAINING, "--weight-decay", text="AdamW's; default 0.05.")
+        float | None, _option(_TRAINING, "--weight-decay", text="AdamW's; default 0.05, text 0.1.")
     ] = None,
     patience: Annotated[
         int | None,
@@ -159,6 +165,7 @@ def train(
         "lr": lr,
         "warmup": warmup,
         "schedule": schedule,
+        "optimizer": optimizer,
         "weight_decay": weight_decay,
         "patience": patience,
         "evaluate_every": evaluate_every,

@@ -38,7 +38,7 @@ class Options:
     rank: int = 4
     scale: float = 2.0
     targets: tuple[str, ...] = DEFAULT_TARGETS
-    float_dtype: str = "f16"
+    float_dtype: str = "i8"
     arena_limit: int | None = None
     kv: str = "auto"
     quantizer: Quantizer = ternary.quantize
@@ -146,7 +146,7 @@ def pack_checkpoint(checkpoint: Checkpoint, options: Options | None = None) -> B
 
     Args:
         checkpoint: as `ternio.checkpoint.load_checkpoint` gives it.
-        options: by default LoRA slots of rank 4 on q, v and head, float weights as F16.
+        options: by default LoRA slots of rank 4 on q, v and head, float weights as I8.
 
     Raises:
         CompileError: an operation that boards cannot run, or an option that does not fit.

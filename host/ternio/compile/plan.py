@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from ..blob import opcodes as ops
 from ..blob.format import align16
 from .code import Buffer, Ins, Listing, Loop
 
-PROMOTIONS = 8  # attempts at an order of placing
+PROMOTIONS = 12  # attempts at an order of placing
+
+Plan = tuple[dict[Buffer, int], int]
+"""Offset of each buffer, and the bytes of all together."""
 
 
 @dataclass
@@ -72,6 +76,9 @@ class Timeline:
             else:
                 self._add(item, 0)
         self.entry, self.exit = set(entry), set(exit_)
+        self.ending: dict[int, list[Buffer]] = {}  # by the loop of their last use
+        for buffer, uses in self.uses.items():
+            self.ending.setdefault(uses[-1].loop, []).append(buffer)
         self.lives = {buffer: self._life(buffer) for buffer in self.uses}
 
     def _add(self, ins: Ins, loop: int) -> None:
@@ -152,12 +159,16 @@ def _finished_blocks(timeline: Timeline, at: int, new: Buffer) -> list[tuple[Buf
     """
     uses = timeline.uses[new]
     loop, stride = uses[0].loop, uses[0].stride
-    if not loop or not all(use.step or use.by_row for use in uses if use.loop == loop):
+    inside = [use for use in uses if use.loop == loop]
+    if not loop or not all(use.step or use.by_row for use in inside):
+        return []
+    if timeline.rows[loop] < 0 and any(use.by_row for use in inside):
         return []
     elementwise = ops.SPECS[timeline.flat[at].op].elementwise
     found = []
-    for buffer, old in timeline.uses.items():
-        if buffer is new or old[-1].loop != loop or buffer in timeline.exit:
+    for buffer in timeline.ending[loop]:
+        old = timeline.uses[buffer]
+        if buffer is new or buffer in timeline.exit:
             continue
         strides = {use.stride for use in old if use.loop == loop}
         earlier = old[-1].at < at or (elementwise and old[-1].at == at)
@@ -170,22 +181,24 @@ def _finished_blocks(timeline: Timeline, at: int, new: Buffer) -> list[tuple[Buf
     return found
 
 
-def place(order: list[_Life], fixed: dict[Buffer, int]) -> tuple[dict[Buffer, int], int]:
+def place(order: list[_Life], fixed: dict[Buffer, int]) -> Plan:
     """First fit in the given order: (offset of each buffer, bytes in all)."""
-    placed: list[tuple[int, int, int, int]] = []  # offset, end, first and last instruction
+    placed = np.empty((4, len(order)), dtype=np.int64)  # first, last instruction, offset, end
     offsets: dict[Buffer, int] = {}
-    for life in sorted(order, key=lambda x: x.members[0] not in fixed):
+    for count, life in enumerate(sorted(order, key=lambda x: x.members[0] not in fixed)):
         size = align16(life.bytes)
         offset = fixed.get(life.members[0])
         if offset is None:
+            first, last, starts, ends = placed[:, :count]
+            beside = np.flatnonzero((first <= life.end) & (last >= life.start))
             offset = 0
-            for other, end, first, last in placed:
-                in_the_way = first <= life.end and life.start <= last
-                if in_the_way and other < offset + size and offset < end:
+            spans = zip(starts[beside].tolist(), ends[beside].tolist(), strict=True)
+            for start, end in sorted(spans):
+                if start < offset + size and offset < end:
                     offset = end
-        insort(placed, (offset, offset + size, life.start, life.end))
+        placed[:, count] = life.start, life.end, offset, offset + size
         offsets.update((m, offset + at) for m, at in zip(life.members, life.at, strict=True))
-    return offsets, max((end for _, end, _, _ in placed), default=0)
+    return offsets, int(placed[3].max(initial=0))
 
 
 def plan_memory(
@@ -210,33 +223,33 @@ def plan_memory(
         lambda x: (x.start - x.end, -x.bytes),
         lambda x: (x.start, -x.bytes),
     )
-    plans, least = [], min(min_bytes(lives) for lives in variants)
+    orders = []
     for lives, key in itertools.product(variants, keys):
         # what outlives the listing goes first, so that a program that follows finds one free piece
         order = sorted(lives, key=key)
-        order.sort(key=lambda x: timeline.exit.isdisjoint(x.members))
-        plans.append(_improved(order, fixed))
-        if plans[-1][1] == least:
-            break
-    return min(plans, key=lambda plan: plan[1])
+        orders.append(sorted(order, key=lambda x: timeline.exit.isdisjoint(x.members)))
+    plans = [place(order, fixed) for order in orders]
+    best = min(range(len(plans)), key=lambda i: plans[i][1])
+    return _improved(orders[best], fixed, plans[best], min(map(min_bytes, variants)))
 
 
-def _improved(order: list[_Life], fixed: dict[Buffer, int]) -> tuple[dict[Buffer, int], int]:
-    """A few times, what ended on top is placed first: the best of these plans."""
-    plans = []
+def _improved(order: list[_Life], fixed: dict[Buffer, int], first: Plan, least: int) -> Plan:
+    """`first`, or a better plan that comes from placing what ended on top before all others, again
+    and again; `least` bytes cannot be done without."""
+    best = plan = first
     for _ in range(PROMOTIONS):
-        plans.append(place(order, fixed))
-        offsets, size = plans[-1]
+        offsets, size = plan
         top = next(x for x in order if offsets[x.members[0]] - x.at[0] + align16(x.bytes) == size)
-        if top is order[0]:
+        if best[1] == least or top is order[0]:
             break
         order = [top, *(x for x in order if x is not top)]
-    return min(plans, key=lambda plan: plan[1])
+        plan = place(order, fixed)
+        best = min(best, plan, key=lambda p: p[1])
+    return best
 
 
 def min_bytes(lives: list[_Life]) -> int:
     """What no plan can do without: the most bytes that are alive at one instruction."""
-    return max(
-        sum(align16(x.bytes) for x in lives if x.start <= at <= x.end)
-        for at in {x.start for x in lives}
-    )
+    changes = [(x.start, align16(x.bytes)) for x in lives]
+    changes += [(x.end + 1, -align16(x.bytes)) for x in lives]
+    return max(itertools.accumulate(change for _, change in sorted(changes)), default=0)

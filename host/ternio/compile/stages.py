@@ -58,7 +58,8 @@ def attentions(graph: Graph) -> list[int]:
 
 def keys_of(graph: Graph, nodes: tuple[int, ...]) -> frozenset[int]:
     """K and V of the attentions among `nodes`."""
-    return frozenset(v for i in nodes if i in attentions(graph) for v in graph.nodes[i].inputs[1:])
+    found = [graph.nodes[i] for i in nodes if graph.nodes[i].op == "attention"]
+    return frozenset(v for node in found for v in node.inputs[1:])
 
 
 def live_at(graph: Graph, position: int) -> frozenset[int]:

@@ -53,8 +53,8 @@ class BuildResult:
 
 
 def build(board: Board | str, model: Path | None = None) -> BuildResult:
-    """Builds the firmware of a board with PlatformIO and the compiler on PATH, with the blob `model`
-    in its first slot when one is given. A board that is not ternio's own takes its manifest only.
+    """Builds the firmware of a board with the compiler on PATH, with the blob `model` in its first
+    slot when one is given. A board that is not ternio's own takes its manifest only.
 
     Raises:
         BuildError: no such family, no compiler, or the build failed.

@@ -31,8 +31,10 @@ class TextConfig(LoopConfig):
 
     steps: int = 600
     batch: int = 16
-    lr: float = 6e-3
-    warmup: int = 100
+    lr: float = 8e-3
+    warmup: int = 60
+    weight_decay: float = 0.1
+    schedule: str = "linear"
     betas: tuple[float, float] = (0.9, 0.95)
     evaluate_every: int = 100
 

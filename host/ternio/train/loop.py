@@ -43,6 +43,7 @@ class LoopConfig:
         seed: of parameters, batches and augmentation.
         schedule: of the rate after the warm-up: one of optim.SCHEDULES.
         floor: lowest rate, as a part of `lr`.
+        optimizer: one of optim.OPTIMIZERS.
         betas: decay of the optimiser's moments.
         accumulate: passes whose gradients make one update.
         loss_scale: factor of the loss, undone before the update; halved when a gradient overflows.
@@ -59,6 +60,7 @@ class LoopConfig:
     seed: int = 0
     schedule: str = "cosine"
     floor: float = 0.0
+    optimizer: str = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     accumulate: int = 1
     loss_scale: float = 1.0
@@ -78,9 +80,12 @@ class LoopConfig:
                 raise ModelError(f"{name} is {getattr(self, name)}; expected a number in 0..1")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ModelError(f"betas are {self.betas}; expected two numbers in 0..1")
-        if self.schedule not in optim.SCHEDULES:
-            names = ", ".join(optim.SCHEDULES)
-            raise ModelError(f"schedule {self.schedule!r}; expected one of {names}")
+        choices = {"schedule": optim.SCHEDULES, "optimizer": optim.OPTIMIZERS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ModelError(
+                    f"{name} {getattr(self, name)!r}; expected one of {', '.join(known)}"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -153,7 +158,7 @@ class Loop:
         self.validate, self.progress = validate, progress
         self.order = {} if order is None else order
         self.rng = np.random.default_rng(config.seed)
-        self.optimizer = optim.AdamW(
+        self.optimizer = optim.OPTIMIZERS[config.optimizer](
             model.parameters(), config.lr, config.betas, weight_decay=config.weight_decay
         )
         self.schedule = optim.SCHEDULES[config.schedule](
@@ -206,6 +211,7 @@ class Loop:
         if finite:
             if scale != 1.0:
                 optim.scale_grad_(optimizer, 1 / scale)
+            optimizer.observe(value)
             optimizer.step()
             self.skipped_in_a_row = 0
         else:
