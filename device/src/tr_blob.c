@@ -138,6 +138,22 @@ static tr_status check_trits(const tr_u32 *x, uint32_t words) {
     return TR_OK;
 }
 
+/* The same of a T2D tensor, whose rows are merged in pairs. */
+static tr_status check_merged(const tr_u32 *x, uint32_t rows8, uint32_t cols16) {
+    for (uint32_t left = cols16; left;) {
+        uint32_t width = left < 64 ? left : 64, words = width / 16;
+        for (uint32_t pair = 0; pair < rows8 / 2; ++pair, x += 2 * words) {
+            for (uint32_t k = 0; k < words; ++k) {
+                tr_u32 rows[2];
+                tr_unmerge(x[k], x[k + words], rows);
+                if (check_trits(rows, 2)) return TR_ERR_TENSOR;
+            }
+        }
+        left -= width;
+    }
+    return TR_OK;
+}
+
 static tr_status check_tensor(const tr_tensor *tensor, const uint8_t *data, uint32_t data_bytes) {
     uint64_t rows = tensor->rows, cols = tensor->cols, count = rows * cols, bytes;
     if (!is_zero(tensor->reserved0, sizeof tensor->reserved0)) return TR_ERR_TENSOR;
@@ -154,6 +170,7 @@ static tr_status check_tensor(const tr_tensor *tensor, const uint8_t *data, uint
         bytes = tr_round_up(count, 4) + 4 * rows;
         break;
     case TR_T2:
+    case TR_T2D:
         bytes = tr_round_up(rows, 8) * tr_round_up(cols, 16) / 4;
         break;
     default:
@@ -162,9 +179,11 @@ static tr_status check_tensor(const tr_tensor *tensor, const uint8_t *data, uint
     if (bytes != tensor->bytes || tensor->offset % 16) return TR_ERR_TENSOR;
     if (tensor->offset + bytes > data_bytes) return TR_ERR_TENSOR;
     const void *start = data + tensor->offset;
-    if (tensor->dtype == TR_T2) {
+    if (tensor->dtype >= TR_T2) {
         if (!tr_finite(tensor->gamma) || !(tensor->gamma > 0.0f)) return TR_ERR_TENSOR;
-        return check_trits(start, tensor->bytes / 4);
+        return tensor->dtype == TR_T2 ? check_trits(start, tensor->bytes / 4)
+                                      : check_merged(start, (uint32_t)tr_round_up(rows, 8),
+                                                     (uint32_t)tr_round_up(cols, 16));
     }
     if (tr_bits(tensor->gamma) != 0) return TR_ERR_TENSOR;
     if (tensor->dtype == TR_F16) return check_halves(start, (uint32_t)count);

@@ -46,7 +46,7 @@ static int adapter_ok(const checker *check, const tr_instr *i, uint32_t word) {
 }
 
 static int operand_ok(const checker *check, const tr_instr *i, uint32_t operand, uint32_t word) {
-    enum { F32 = 1 << TR_F32, I8 = 1 << TR_I8, T2 = 1 << TR_T2 };
+    enum { F32 = 1 << TR_F32, I8 = 1 << TR_I8, T2 = 1 << TR_T2, T2D = 1 << TR_T2D };
     enum { FLOATS = F32 | 1 << TR_F16, ANY = FLOATS | I8 };
     uint64_t width = tr_operand_width(i, operand, check->rows);
     switch (operand & 0xF0) {
@@ -63,7 +63,7 @@ static int operand_ok(const checker *check, const tr_instr *i, uint32_t operand,
     case MAT:
         return tensor_ok(check, word, operand == MAT_I8 ? I8 : ANY, i->n1, i->n0);
     case TRITS:
-        return tensor_ok(check, word, T2, i->n1, i->n0);
+        return tensor_ok(check, word, operand == TRITS_ANY ? T2 | T2D : T2, i->n1, i->n0);
     case LORA_A:
         if (word >> 29 == TR_SPACE_ADAPTER) return adapter_ok(check, i, word);
         return tensor_ok(check, word, FLOATS, i->n2, i->n0);

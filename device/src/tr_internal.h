@@ -31,6 +31,11 @@ typedef uint16_t TR_ALIAS tr_u16;
 typedef int32_t TR_ALIAS tr_i32;
 typedef uint32_t TR_ALIAS tr_u32;
 
+/* A core without a floating-point unit: what can be done in integers is. Forced on for tests. */
+#if !defined(TR_SOFT_FLOAT) && defined(__arm__) && !defined(__ARM_FP)
+#define TR_SOFT_FLOAT 1
+#endif
+
 /* Four turns of the next loop as one, in their order: halves the instructions of a short body. */
 #if defined(__clang__)
 #define TR_UNROLL _Pragma("clang loop unroll_count(4)")
@@ -56,7 +61,7 @@ enum {
     TR_CRC_START = 0x10,
     TR_DIGEST_START = 0x30
 };
-enum { TR_F32 = 1, TR_F16 = 2, TR_I8 = 3, TR_T2 = 4 };
+enum { TR_F32 = 1, TR_F16 = 2, TR_I8 = 3, TR_T2 = 4, TR_T2D = 5 };
 
 typedef struct {
     uint8_t magic[4];
@@ -226,6 +231,27 @@ static inline float tr_from_bits(uint32_t u) {
 
 static inline int tr_finite(float x) {
     return (tr_bits(x) & 0x7F800000u) != 0x7F800000u;
+}
+
+/* The words of an even row and the next of T2 from those of T2D. */
+static inline void tr_unmerge(uint32_t even, uint32_t odd, tr_u32 rows[2]) {
+    uint32_t swap = (even ^ odd) & 0xCCCCCCCCu;
+    odd ^= swap;
+    rows[0] = even ^ swap;
+    rows[1] = (odd << 18 | odd >> 14) ^ 0x55555555u;
+}
+
+/* [a * b / 2^16] of a 32-bit and a 16-bit number */
+static inline int32_t tr_mul_shift16(int32_t a, int16_t b) {
+#if defined(__GNUC__) && defined(__ARM_FEATURE_DSP)
+    int32_t product;
+    __asm__("smulwb %0, %1, %2" : "=r"(product) : "r"(a), "r"((int32_t)b));
+    return product;
+#elif defined(TR_SOFT_FLOAT)
+    return (a >> 16) * b + ((int32_t)((uint32_t)a & 0xFFFF) * b >> 16);
+#else
+    return (int32_t)((int64_t)a * b >> 16);
+#endif
 }
 
 /* round_half_even(x) for |x| < 2^22, in the low bits, by adding 1.5 * 2^23; 0 in the low 16 bits

@@ -1,6 +1,6 @@
 /* tr_linear.c - products with float weights: linear layers and LoRA (Hu et al. 2021, arXiv
  * 2106.09685), forward and backward. */
-#include "tr_dots.h"
+#include "kernels/tr_dots.h"
 #include "tr_weights.h"
 
 tr_weights tr_weights_of(const tr_call *call, const void *entry) {
@@ -68,7 +68,7 @@ void tr_linear_i8(const tr_call *call) {
     float *dst = call->dst, s;
     memcpy(&s, q + tr_round_up(in, 8), sizeof s);
     float unit = s / 32767.0f;
-    tr_dots_i8(acc, w.data, in, out, q, in);
+    tr_dots_i8(acc, out, w.data, in, out, q, in, 1);
     for (uint32_t o = 0; o < out; ++o) {
         float y = (float)acc[o] * (w.scale[o] * unit);
         dst[o] = bias.data ? y + tr_weight_at(&bias, o) : y;

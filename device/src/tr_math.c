@@ -2,26 +2,21 @@
  * over the reduced range (relative error below 4e-9 before rounding); reductions are after Cody and
  * Waite: constants in parts so short that their products with the quotient are exact. */
 #include "tr_internal.h"
+#include "tr_exp.h"
 #include "tr_math.h"
 
 /* Adding 1.5 * 2^23 leaves round-half-even(x) in the low bits, for |x| < 2^22. */
 static const float ROUNDER = 12582912.0f;
 
+const uint32_t tr_exp_powers[32] = {
+    0x40000000, 0x4166C34C, 0x42D561B4, 0x444C0740, 0x45CAE0F2, 0x47521CC6, 0x48E1E9BA, 0x4A7A77D4,
+    0x4C1BF829, 0x4DC69CDD, 0x4F7A9930, 0x51382182, 0x52FF6B55, 0x54D0AD5A, 0x56AC1F75, 0x5891FAC1,
+    0x5A82799A, 0x5C7DD7A4, 0x5E8451D0, 0x60962665, 0x62B39509, 0x64DCDEC3, 0x6712460B, 0x69540EC9,
+    0x6BA27E65, 0x6DFDDBCC, 0x70666F76, 0x72DC8374, 0x75606374, 0x77F25CCE, 0x7A92BE8B, 0x7D41D96E,
+};
+
 float tr_exp(float x) {
-    if (!(x > -87.33f)) return x != x ? x : 0.0f;
-    if (x > 88.722839f) return tr_from_bits(0x7F800000u);
-    float rounded = x * 1.44269504f + ROUNDER;
-    float k = rounded - ROUNDER;
-    float r = x - k * 0.693145752f - k * 1.42860677e-6f; /* ln 2 = 15 bits + rest */
-    float q = 0.00139504788f;
-    q = q * r + 0.00836888235f;
-    q = q * r + 0.0416662060f;
-    q = q * r + 0.166665196f;
-    q = q * r + 0.5f;
-    float y = q * r * r + r + 1.0f;
-    /* y * 2^k in two factors: 2^128 is no float */
-    uint32_t n = tr_bits(rounded) - tr_bits(ROUNDER) + 256, half = n >> 1;
-    return y * tr_from_bits((half - 1) << 23) * tr_from_bits((n - half - 1) << 23);
+    return tr_exp_inline(x);
 }
 
 float tr_log(float x) {

@@ -23,7 +23,7 @@ static const tr_op_info forward[] = {
     [TR_OP_LINEAR] = {tr_linear, {ROW | N1, ROW | N0, MAT, VEC_OPT | N1}, 4, 2, 0, PER_WEIGHT, 0},
     [TR_OP_QUANTIZE] = {tr_quantize, {Q8 | N0, ROW | N0}, 2, 1, 0, PER_ELEMENT, 0},
     [TR_OP_TERNARY] =
-        {tr_ternary, {ROW | N1, Q8 | N0, TRITS, NONE, SCRATCH | N0}, 5, 2, 0, PER_WEIGHT, 0},
+        {tr_ternary, {ROW | N1, Q8 | N0, TRITS_ANY, NONE, SCRATCH | N0}, 5, 2, 0, PER_WEIGHT, 0},
     [TR_OP_LORA] =
         {tr_lora, {ROW | N1, ROW | N0, LORA_A, LORA_B, FIXED | N2}, 5, 3, 0, PER_FACTOR, IMM_FLOAT},
     [TR_OP_RMSNORM] =
@@ -176,41 +176,38 @@ uint64_t tr_operand_bytes(const tr_instr *i, uint32_t operand, uint32_t rows) {
 
 /* ---- the run loop ---- */
 
-static void *resolve(const tr_call *call, uint32_t operand, uint32_t word) {
-    const tr_model *model = call->session->model;
-    uint32_t index = word & TR_OPERAND_INDEX;
-    if (word >> 29 == TR_SPACE_ARENA) {
-        uint8_t *start = call->session->arena + 4 * index;
-        if (!(word & TR_OPERAND_STEP)) return start;
-        return start + call->t * (uint32_t)tr_operand_bytes(call->i, operand, 1);
+/* Where an operand of a call lies. Spaces are 0 none, 1 arena, 2 tensors, 3 adapters. */
+static inline void *resolve(const tr_call *call, uint8_t *const base[4], uint32_t operand,
+                            uint32_t word) {
+    uint32_t space = word >> 29, index = word & TR_OPERAND_INDEX;
+    if (space != TR_SPACE_ARENA) /* an entry of a directory */
+        return space ? base[space] + index * sizeof(tr_tensor) : NULL;
+    uint8_t *start = base[TR_SPACE_ARENA] + 4 * index;
+    if (word & TR_OPERAND_STEP) start += call->t * (uint32_t)tr_operand_bytes(call->i, operand, 1);
+    return start;
+}
+
+static void run_rows(tr_call *call, uint8_t *const base[4], const tr_instr *code, uint32_t count) {
+    for (const tr_instr *i = code, *end = code + count; i < end; ++i) {
+        const tr_op_info *info = tr_op_info_of(i->op);
+        void **operand = &call->dst; /* and a .. f behind it */
+        call->i = i;
+        for (uint32_t k = 0; k < info->operands; ++k)
+            operand[k] = resolve(call, base, info->operand[k], i->operand[k]);
+        info->run(call);
     }
-    if (word >> 29 == TR_SPACE_TENSOR) return (void *)(uintptr_t)tr_tensor_at(model, index);
-    if (word >> 29 == TR_SPACE_ADAPTER) return (void *)(uintptr_t)tr_adapter_at(model, index);
-    return NULL;
-}
-
-static void execute(tr_call *call, const tr_instr *i) {
-    const tr_op_info *info = tr_op_info_of(i->op);
-    void **const operand[7] = {&call->dst, &call->a, &call->b, &call->c,
-                               &call->d,   &call->e, &call->f};
-    call->i = i;
-    for (uint32_t k = 0; k < info->operands; ++k)
-        *operand[k] = resolve(call, info->operand[k], i->operand[k]);
-    info->run(call);
-}
-
-static void run_rows(tr_call *call, const tr_instr *body, uint32_t count) {
-    for (uint32_t n = 0; n < count; ++n) execute(call, &body[n]);
 }
 
 void tr_program_run(tr_session *session, const tr_program *program, uint32_t count) {
     const tr_instr *code = (const tr_instr *)(const void *)(program + 1);
     tr_call call = {0};
     call.session = session;
+    uint8_t *const base[4] = {NULL, session->arena, (uint8_t *)(uintptr_t)session->model->tensors,
+                              (uint8_t *)(uintptr_t)session->model->adapters};
     if (program->flags & TR_PROGRAM_STREAM) {
         call.rows = session->model->length;
         call.t = call.turn = session->position;
-        run_rows(&call, code, count);
+        run_rows(&call, base, code, count);
         return;
     }
     for (uint32_t k = 0; k < count;) {
@@ -220,7 +217,7 @@ void tr_program_run(tr_session *session, const tr_program *program, uint32_t cou
         k += (uint32_t)loop;
         for (call.turn = 0; call.turn < call.rows; ++call.turn) {
             call.t = reverse ? call.rows - 1 - call.turn : call.turn;
-            run_rows(&call, &code[k], body);
+            run_rows(&call, base, &code[k], body);
         }
         k += body;
     }

@@ -33,7 +33,11 @@ void tr_ternary(const tr_call *call) {
     float *dst = call->dst, s;
     memcpy(&s, q + tr_round_up(in, 64), sizeof s);
     float scale = tensor->gamma * s / 127.0f;
-    tr_kernel_forward(call->session->model->data + tensor->offset, q, acc, out, in, call->d);
+    const uint8_t *w = call->session->model->data + tensor->offset;
+    if (tensor->dtype == TR_T2D)
+        tr_kernel_forward_wd(w, q, acc, out, in, call->d);
+    else
+        tr_kernel_forward(w, q, acc, out, in, call->d);
     tr_kernel_scale(dst, acc, out, scale);
 }
 

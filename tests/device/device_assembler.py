@@ -50,6 +50,25 @@ def pack_trits(w: np.ndarray) -> bytes:
     return bytes(out)
 
 
+def merge_rows(packed: bytes, rows: int, cols: int) -> bytes:
+    """Layout WD from layout WU, word by word from the format's definition."""
+    out = bytearray(packed)
+    at = 0
+    for start in range(0, pad(cols, 16), 64):
+        words = min(64, pad(cols, 16) - start) // 16
+        for _ in range(0, pad(rows, 8), 2):
+            for k in range(words):
+                even, odd = at + 4 * k, at + 4 * (words + k)
+                e, o = (struct.unpack_from("<I", out, place)[0] for place in (even, odd))
+                o ^= 0x55555555
+                o = (o >> 18 | o << 14) & 0xFFFFFFFF
+                s = (e ^ o) & 0xCCCCCCCC
+                struct.pack_into("<I", out, even, e ^ s)
+                struct.pack_into("<I", out, odd, o ^ s)
+            at += 8 * words
+    return bytes(out)
+
+
 def seal(blob: bytes | bytearray) -> bytes:
     """The same bytes with digest and CRC made right."""
     blob = bytearray(blob)
@@ -127,6 +146,11 @@ class Assembler:
 
     def t2(self, trits, gamma: float) -> int:
         return self._tensor(4, np.shape(trits), pack_trits(np.asarray(trits)), gamma)
+
+    def t2d(self, trits, gamma: float) -> int:
+        return self._tensor(
+            5, np.shape(trits), merge_rows(pack_trits(np.asarray(trits)), *np.shape(trits)), gamma
+        )
 
     def adapter(self, inputs: int, outputs: int, rank: int, scale=1.0, bound=0.25) -> int:
         a = self.factors

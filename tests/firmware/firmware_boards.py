@@ -22,9 +22,6 @@ from ternio.models import Classifier, ClassifierConfig, LanguageModel, LanguageM
 from ternio.tensor import manual_seed
 
 
-DEFAULTS = Options()
-
-
 @cache
 def blob(name: str = "small", *, seed: int = 0, length: int = 12, width: int = 16, ffn: int = 32):
     """A packed classifier with random weights, three channels and three classes."""
@@ -56,7 +53,7 @@ def language() -> bytes:
 
 
 @cache
-def motion_shaped(options: Options = DEFAULTS) -> bytes:
+def motion_shaped(options: Options | None = None) -> bytes:
     """A blob of the shape and size of the reference model `motion`, untrained."""
     manual_seed(7)
     config = ClassifierConfig(channels=6, length=100, classes=4)
@@ -64,7 +61,7 @@ def motion_shaped(options: Options = DEFAULTS) -> bytes:
 
 
 def _pack(
-    name: str, config: ClassifierConfig, labels: tuple[str, ...], options: Options = DEFAULTS
+    name: str, config: ClassifierConfig, labels: tuple[str, ...], options: Options | None = None
 ) -> bytes:
     n = config.channels
     inputs = InputDescription(
@@ -77,7 +74,7 @@ def _pack(
     )
     model = Classifier(config)
     checkpoint = Checkpoint(model=model, labels=labels, inputs=inputs, name=name)
-    return pack_checkpoint(checkpoint, options).encode()
+    return pack_checkpoint(checkpoint, options or Options()).encode()
 
 
 def window(count: int, seed: int = 0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A board and a chip family that ternio does not have: what boards/README.md asks for."""
+"""A board and a chip family that ternio does not have, as boards/README.md asks for them."""
 
 from __future__ import annotations
 

@@ -16,6 +16,11 @@ enum {
 void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows, uint32_t cols,
                        void *scratch);
 
+/* The same over the layout WD, for packers that know the core: WU with the words of every two rows
+ * merged ahead. Fast with the DSP extension only. */
+void tr_kernel_forward_wd(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
+                          uint32_t cols, void *scratch);
+
 /* acc[4 * pitch] = W^T e for one panel of 4 * pitch columns (pitch is 4, 8, 12 or 16: bytes of a
  * row). e: int16 in [-32767, 32767], zeros up to rows8, a multiple of 8, 16-byte aligned; acc
  * 16-byte aligned; scratch: TR_TRANSPOSED_SCRATCH bytes, 16-byte aligned. */
@@ -61,13 +66,6 @@ void tr_kernel_scale_portable(float *dst, const tr_i32 *sums, uint32_t n, float 
 #define TR_KERNELS_AVX2 1
 #else
 #define TR_KERNELS_PORTABLE 1
-#endif
-
-#if defined(TR_KERNELS_DSP)
-/* The forward product over the layout WD: WU with the words of every two rows merged ahead, as
- * tr_kernels_dsp.c describes. Same size; for packers that know the core. */
-void tr_kernel_forward_wd(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
-                          uint32_t cols, void *scratch);
 #endif
 
 #endif
