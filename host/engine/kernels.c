@@ -98,12 +98,37 @@ static const te_int te_lane_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
         .adam = te_adam_##suffix,                                                                  \
     }
 
-/* ---- Portable: 16-byte vectors, which every 64-bit target has, or scalars ---- */
+/* ---- Portable: 16-byte vectors, which every 64-bit target has, or scalars. On 64-bit Arm these
+ * are NEON's, with its fused product and 32 registers. ---- */
+
+#if defined(__aarch64__) && defined(__GNUC__)
+#define TE_NEON
+#define TE_PORTABLE_NAME "neon"
+#define TE_PORTABLE_ROWS 8
+#define TE_FUSED         te_neon_fma
+#ifdef TE_DOUBLE
+#define TE_NEON_LANES "2d"
+#else
+#define TE_NEON_LANES "4s"
+#endif
+/* a * b + c, without <arm_neon.h> and its compile time */
+#define te_neon_fma(a, b, c)                                                                       \
+    __extension__({                                                                                \
+        te_vec_portable te_sum = (c);                                                              \
+        __asm__("fmla %0." TE_NEON_LANES ", %1." TE_NEON_LANES ", %2." TE_NEON_LANES               \
+                : "+w"(te_sum)                                                                     \
+                : "w"((te_vec_portable)(a)), "w"((te_vec_portable)(b)));                           \
+        te_sum;                                                                                    \
+    })
+#else
+#define TE_PORTABLE_NAME "portable"
+#define TE_PORTABLE_ROWS 4
+#endif
 
 #define TE_SUFFIX portable
 #define TE_TARGET
 #define TE_VECTOR_BYTES TE_PORTABLE_BYTES
-#define TE_TILE_ROWS    4
+#define TE_TILE_ROWS    TE_PORTABLE_ROWS
 #ifdef TE_DOUBLE
 #define TE_ZIP_LOW  TE_ZIP_LOW_2
 #define TE_ZIP_HIGH TE_ZIP_HIGH_2
@@ -115,7 +140,7 @@ static const te_int te_lane_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 #include "gemm.h"
 #include "rows.h"
 #include "activations.h"
-TE_TABLE("portable", portable, portable);
+TE_TABLE(TE_PORTABLE_NAME, portable, portable);
 #include "simd_end.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && defined(__OPTIMIZE__)
@@ -192,7 +217,7 @@ static const te_kernels *te_find_kernels(const char *name) {
     if (!strcmp(name, "avx512") && te_has_avx512()) return &te_kernels_avx512;
     if (!strcmp(name, "avx2") && te_has_avx2()) return &te_kernels_avx2;
 #endif
-    return strcmp(name, "portable") ? NULL : &te_kernels_portable;
+    return strcmp(name, "portable") && strcmp(name, TE_PORTABLE_NAME) ? NULL : &te_kernels_portable;
 }
 
 static const te_kernels *te_best_kernels(void) {

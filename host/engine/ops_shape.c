@@ -68,7 +68,8 @@ static int te_reshape_backward(te_ctx *ctx, te_node *node) {
     return te_hand_grad(ctx, node->out, node->in[0]);
 }
 
-/* ---- Slice: elements start to start + length of one dimension ---- */
+/* ---- Slice: elements start to start + length of one dimension; a view where they lie together in
+ * memory, which they do in the first dimension that is not 1 ---- */
 
 te_tensor *te_slice(te_ctx *ctx, te_tensor *x, int dim, int64_t start, int64_t length) {
     int64_t shape[TE_MAX_DIMS];
@@ -81,11 +82,16 @@ te_tensor *te_slice(te_ctx *ctx, te_tensor *x, int dim, int64_t start, int64_t l
                        (long long)length, (long long)start, dim, te_shape_text(x, text));
     memcpy(shape, x->shape, sizeof shape);
     shape[dim] = length;
-    te_tensor *y = te_tensor_new(ctx, TE_DTYPE_FLOAT, x->ndim, shape);
-    if (!y) return NULL;
     const int64_t inner = te_span(x, dim + 1, x->ndim);
-    te_move_blocks(ctx, te_span(x, 0, dim), length * inner, te_values(x) + start * inner,
-                   x->shape[dim] * inner, te_values(y), length * inner, 0);
+    const int view = te_span(x, 0, dim) == 1;
+    te_tensor *y = view ? te_tensor_view(x, x->ndim, shape)
+                        : te_tensor_new(ctx, TE_DTYPE_FLOAT, x->ndim, shape);
+    if (!y) return NULL;
+    if (view)
+        y->data = te_values(x) + start * inner;
+    else
+        te_move_blocks(ctx, te_span(x, 0, dim), length * inner, te_values(x) + start * inner,
+                       x->shape[dim] * inner, te_values(y), length * inner, 0);
     te_node node = {
         .op = TE_OP_SLICE, .n_in = 1, .in = {x}, .n_int = 3, .ints = {dim, start, length}};
     return te_record(ctx, &node, y);

@@ -137,10 +137,10 @@ void te_ctx_trim(te_ctx *ctx);
 /* For tests: of the allocations that follow, the n-th (from 0) fails; n < 0 switches this off. */
 void te_fail_allocation(te_ctx *ctx, int64_t n);
 
-/* Name of the matrix kernels in use: "avx512", "avx2" or "portable". te_set_simd chooses by that
- * name (TE_ERR_VALUE: unknown, or not possible on this machine; a build without optimisation has
- * "portable" alone). Each gives the same result on every run; they may differ from each other in
- * the last bits. */
+/* Name of the matrix kernels in use: "avx512", "avx2", "neon" or "portable". te_set_simd chooses by
+ * that name (TE_ERR_VALUE: unknown, or not possible on this machine; a build without optimisation
+ * has "portable" alone). Each gives the same result on every run; they may differ from each other
+ * in the last bits. */
 const char *te_simd(const te_ctx *ctx);
 te_status te_set_simd(te_ctx *ctx, const char *name);
 
@@ -303,8 +303,9 @@ te_tensor *te_log_softmax(te_ctx *ctx, te_tensor *x);         /* over the last d
  * evaluation the result is x. */
 te_tensor *te_dropout(te_ctx *ctx, te_tensor *x, double p);
 
-/* Copies: `length` elements of a dimension from `start`; parts joined along a dimension (1 to
- * TE_MAX_INPUTS); two dimensions exchanged. A negative dimension counts from the end. */
+/* `length` elements of a dimension from `start` (a view of x in its first dimension, else a copy);
+ * parts joined along a dimension (1 to TE_MAX_INPUTS); two dimensions exchanged, copied. A negative
+ * dimension counts from the end. */
 te_tensor *te_slice(te_ctx *ctx, te_tensor *x, int dim, int64_t start, int64_t length);
 te_tensor *te_concat(te_ctx *ctx, int count, te_tensor *const *parts, int dim);
 te_tensor *te_transpose(te_ctx *ctx, te_tensor *x, int first, int second);

@@ -64,6 +64,7 @@ def row(library: Path, torch, name: str, batch: int, ternary: bool, options) -> 
         engines["threads"].lib.te_set_threads(engines["threads"].ctx, options.threads)
     steps = {k: tf.engine_step(e, size, batch, ternary) for k, e in engines.items()}
     if torch:
+        torch._dynamo.reset()  # else it gives up compiling after eight shapes
         steps["eager"] = tf.torch_step(torch, size, batch, ternary)
         steps["compile"] = tf.torch_step(torch, size, batch, ternary, compiled=True)
     times = take_turns(steps, options.seconds)

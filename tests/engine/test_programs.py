@@ -7,6 +7,7 @@ import resource
 import subprocess
 from pathlib import Path
 
+import pytest
 from engine_harness import ENGINE
 
 HERE = Path(__file__).parent
@@ -36,16 +37,27 @@ def test_the_example_learns_and_repeats_itself(tmp_path, libraries):
     assert float(re.findall(r"accuracy ([\d.]+)", runs[0].stdout)[-1]) > 0.99
 
 
-def test_one_file_compiles_within_a_second_without_optimisation(tmp_path):
-    """In processor time, the best of three, so that a busy machine does not matter."""
+@pytest.mark.parametrize(("level", "limit_s"), [("-O0", 1.0), ("-O2", 6.0)])
+def test_one_file_compiles_quickly(tmp_path, level, limit_s):
+    """In processor time, the best of three: 0.5 s and 3 s on a quiet core, with room for a busy
+    one."""
     seconds = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = ["cc", "-c", "-O0", str(ENGINE / "engine.c"), "-o", str(tmp_path / "engine.o")]
+        command = ["cc", "-c", level, str(ENGINE / "engine.c"), "-o", str(tmp_path / "engine.o")]
         subprocess.run(command, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 1.0
+        if seconds[-1] < limit_s:
+            break
+    assert min(seconds) < limit_s
+
+
+def test_the_stripped_library_is_small(tmp_path):
+    library = tmp_path / "engine.so"
+    command = ["cc", "-O2", "-shared", "-fPIC", "-s", str(ENGINE / "engine.c"), "-lm"]
+    subprocess.run([*command, "-o", str(library)], check=True)
+    assert library.stat().st_size <= 200_000
 
 
 def test_the_header_is_cpp(tmp_path):

@@ -124,6 +124,17 @@ def test_memory_of_the_caller_is_used_in_place_and_given_back_once(engine):
     assert released == [42]
 
 
+def test_a_slice_of_the_first_dimension_shares_memory_and_keeps_it_alive(engine):
+    e = engine
+    x = e.check(e.lib.te_zeros(e.ctx, e.lib.TE_DTYPE_FLOAT, 2, [4, 3]))
+    view = e.lib.te_retain(e.op("slice", x, 0, 1, 2))
+    e.values(x)[...] = np.arange(12).reshape(4, 3)
+    e.lib.te_release(x)
+    e.reset()
+    assert e.values(view).tolist() == [[3, 4, 5], [6, 7, 8]]
+    e.lib.te_release(view)
+
+
 # ---- Gradients ----
 
 
