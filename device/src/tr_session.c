@@ -16,7 +16,7 @@ tr_status tr_session_init(tr_session *session, const tr_model *model, void *aren
 }
 
 /* Weights and factors are finite, what is computed from them need not be. */
-static tr_status finite(const float *logits, uint32_t count) {
+static tr_status finite_logits(const float *logits, uint32_t count) {
     for (uint32_t k = 0; k < count; ++k) {
         if (!tr_finite(logits[k])) return TR_ERR_VALUE;
     }
@@ -33,7 +33,7 @@ tr_status tr_infer(tr_session *session, const int16_t *input, uint32_t count,
     memmove(session->arena + 4 * program->input, input, 2 * (size_t)count);
     tr_program_run(session, program, model->infer_count);
     *logits = (const float *)(void *)(session->arena + 4 * program->logits);
-    return finite(*logits, model->outputs);
+    return finite_logits(*logits, model->outputs);
 }
 
 /* ---- streams ---- */
@@ -53,7 +53,7 @@ tr_status tr_step(tr_session *session, uint32_t token, const float **logits) {
     tr_program_run(session, program, model->infer_count);
     ++session->position;
     *logits = (const float *)(void *)(session->arena + 4 * program->logits);
-    return finite(*logits, model->outputs);
+    return finite_logits(*logits, model->outputs);
 }
 
 /* ---- rings ---- */
