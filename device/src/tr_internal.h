@@ -36,6 +36,12 @@ typedef uint32_t TR_ALIAS tr_u32;
 #define TR_SOFT_FLOAT 1
 #endif
 
+#if defined(__GNUC__)
+#define TR_NOINLINE __attribute__((noinline))
+#else
+#define TR_NOINLINE
+#endif
+
 /* Four turns of the next loop as one, in their order: halves the instructions of a short body. */
 #if defined(__clang__)
 #define TR_UNROLL _Pragma("clang loop unroll_count(4)")

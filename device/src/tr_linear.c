@@ -15,13 +15,19 @@ tr_weights tr_weights_of(const tr_call *call, const void *entry) {
     return w;
 }
 
+TR_NOINLINE float tr_dot(const float *x, const float *y, uint32_t n) {
+    float sum = 0.0f;
+    TR_UNROLL
+    for (uint32_t k = 0; k < n; ++k) sum += x[k] * y[k];
+    return sum;
+}
+
 float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint32_t row,
                      uint32_t row_stride, const float *x, uint32_t count) {
     float sum = 0.0f;
     if (w->dtype == TR_F32 && stride == 1) return tr_dot((const float *)w->data + first, x, count);
     if (w->dtype == TR_F32) {
         const float *p = (const float *)w->data + first;
-        TR_UNROLL
         for (uint32_t k = 0; k < count; ++k, p += stride) sum += *p * x[k];
     } else if (w->dtype == TR_F16) {
         const tr_u16 *p = (const tr_u16 *)w->data + first;
