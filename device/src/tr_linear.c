@@ -10,8 +10,8 @@ tr_weights tr_weights_of(const tr_call *call, const void *entry) {
     const uint8_t *data = call->session->model->data + tensor->offset;
     w.data = data;
     w.dtype = tensor->dtype;
-    if (w.dtype == TR_I8)
-        w.scale = (const float *)(const void *)(data + tr_round_up(tensor->rows * tensor->cols, 4));
+    if (w.dtype == TR_I8 || w.dtype == TR_I16)
+        w.scale = (const float *)(const void *)(data + tensor->bytes - 4 * tensor->rows);
     return w;
 }
 

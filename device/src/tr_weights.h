@@ -7,7 +7,7 @@
 
 typedef struct {
     const void *data;   /* NULL: no tensor */
-    const float *scale; /* I8: [rows] */
+    const float *scale; /* I8, I16: [rows] */
     uint32_t dtype;
 } tr_weights;
 
