@@ -82,8 +82,45 @@ static void te_clear_floats(te_float *values, int64_t n) {
     memset(values, 0, (size_t)n * sizeof *values);
 }
 
+/* Operations on arrays are shared among threads from about this many elements each. */
+enum { TE_SHARE_FLOATS = 8192 };
+
+static int64_t te_share_rows(int64_t width) {
+    return 1 + TE_SHARE_FLOATS / (width + 1);
+}
+
+typedef struct {
+    te_ctx *ctx;
+    const te_gemm *gemm;
+    int columns; /* columns of c are shared, in units of TE_SHARE_COLUMNS; else its rows */
+} te_product_work;
+
+enum { TE_SHARE_COLUMNS = 32, TE_SHARE_PRODUCTS = 1 << 19 };
+
+static void te_product_range(void *argument, int thread, int64_t first, int64_t last) {
+    const te_product_work *work = argument;
+    te_gemm part = *work->gemm;
+    if (work->columns) {
+        first *= TE_SHARE_COLUMNS;
+        last *= TE_SHARE_COLUMNS;
+        part.n = (last < part.n ? last : part.n) - first;
+        part.b += first * part.b_col;
+        part.c += first;
+        part.bias += part.bias ? first : 0;
+    } else {
+        part.m = last - first;
+        part.a += first * part.a_row;
+        part.c += first * part.c_row;
+        part.row_scale += part.row_scale ? first : 0;
+    }
+    work->ctx->kernels->gemm(&part, te_pack_of(work->ctx, thread));
+}
+
 static void te_product(te_ctx *ctx, const te_gemm *g) {
-    ctx->kernels->gemm(g, ctx->pack);
+    te_product_work work = {ctx, g, g->n >= g->m};
+    const int64_t units = work.columns ? (g->n + TE_SHARE_COLUMNS - 1) / TE_SHARE_COLUMNS : g->m;
+    const int64_t cost = g->m * g->n * g->k / (units > 0 ? units : 1);
+    te_share(ctx, units, 1 + TE_SHARE_PRODUCTS / (cost + 1), te_product_range, &work);
 }
 
 /* The gradient buffer of t, zeroed where it holds nothing yet, so that a pass may add to it. */

@@ -141,6 +141,7 @@ te_ctx *te_ctx_new(uint64_t seed) {
     ctx->training = 1;
     ctx->fail_in = -1;
     ctx->next_id = 1;
+    ctx->threads = 1;
     ctx->kernels = te_best_kernels();
     ctx->pack = te_alloc(ctx, TE_PACK_FLOATS * (int64_t)sizeof(te_float));
     if (!ctx->pack) {
@@ -154,6 +155,7 @@ te_ctx *te_ctx_new(uint64_t seed) {
 /* Gives up one reason to live; the last one frees the memory. */
 static void te_ctx_drop(te_ctx *ctx) {
     if (--ctx->live > 0) return;
+    te_pool_free(ctx->pool);
     te_free(ctx, ctx->pack);
     te_free(ctx, ctx->rope_table);
     te_ctx_trim(ctx);

@@ -20,6 +20,7 @@
 #endif
 
 #include "context.c"
+#include "threads.c"
 #include "random.c"
 #include "tensor.c"
 #include "tape.c"

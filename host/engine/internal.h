@@ -82,7 +82,10 @@ struct te_ctx {
     double rope_base;
 
     const te_kernels *kernels;
-    te_float *pack; /* workspace of matrix products */
+    te_float *pack; /* workspace of matrix products, one after another for each thread */
+
+    int threads;
+    struct te_pool *pool; /* of helper threads, NULL for one thread */
 };
 
 /* context.c */
@@ -90,6 +93,9 @@ static void *te_alloc(te_ctx *ctx, int64_t bytes);
 static void te_free(te_ctx *ctx, void *block);
 static void te_ctx_drop(te_ctx *ctx);
 static void *te_fail(te_ctx *ctx, te_status status, const char *format, ...);
+
+/* threads.c */
+static void te_pool_free(struct te_pool *pool);
 
 /* tensor.c */
 static te_tensor *te_tensor_new(te_ctx *ctx, int dtype, int ndim, const int64_t *shape);

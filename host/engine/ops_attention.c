@@ -31,28 +31,54 @@ static const te_float *te_rope_angles(te_ctx *ctx, int64_t head_dim, int64_t row
     return table;
 }
 
-/* Turns every pair of x [batch, time, heads * head_dim] by its angle, or back (direction -1). */
-static void te_rope_apply(te_ctx *ctx, const te_tensor *x, const te_node *node,
-                          const te_float *angles, te_float direction, const te_float *from,
-                          te_float *to, int accumulate) {
-    const int64_t head_dim = node->ints[0], half = head_dim / 2, heads = te_width(x) / head_dim;
-    const int64_t time = x->shape[x->ndim - 2], rows = te_rows(x);
-    for (int64_t r = 0; r < rows; r++) {
-        const te_float *c = angles + r % time * head_dim, *s = c + half;
+typedef struct {
+    te_ctx *ctx;
+    const te_node *node;
+    const te_float *angles, *from;
+    te_float *to;
+    te_float direction; /* 1, or -1 to turn back */
+    int accumulate;
+    int64_t time, width;
+} te_rope_work;
+
+/* Turns the pairs of some rows [heads * head_dim] by the angles of their times. */
+static void te_rope_range(void *argument, int thread, int64_t first, int64_t last) {
+    const te_rope_work *w = argument;
+    const int64_t head_dim = w->node->ints[0], half = head_dim / 2, heads = w->width / head_dim;
+    const te_float *from = w->from + first * w->width;
+    te_float *to = w->to + first * w->width;
+    (void)thread;
+    for (int64_t r = first; r < last; r++) {
+        const te_float *c = w->angles + r % w->time * head_dim, *s = c + half;
         for (int64_t h = 0; h < heads; h++, from += head_dim, to += head_dim) {
-            if (node->ints[1] == TE_ROPE_SPLIT_HALF) {
-                ctx->kernels->rotate(half, direction, c, s, from, from + half, to, to + half,
-                                     accumulate);
+            if (w->node->ints[1] == TE_ROPE_SPLIT_HALF) {
+                w->ctx->kernels->rotate(half, w->direction, c, s, from, from + half, to, to + half,
+                                        w->accumulate);
                 continue;
             }
             for (int64_t i = 0; i < half; i++) {
-                te_float u = from[2 * i], v = from[2 * i + 1], sine = direction * s[i];
+                te_float u = from[2 * i], v = from[2 * i + 1], sine = w->direction * s[i];
                 te_float a = u * c[i] - v * sine, b = u * sine + v * c[i];
-                to[2 * i] = accumulate ? to[2 * i] + a : a;
-                to[2 * i + 1] = accumulate ? to[2 * i + 1] + b : b;
+                to[2 * i] = w->accumulate ? to[2 * i] + a : a;
+                to[2 * i + 1] = w->accumulate ? to[2 * i + 1] + b : b;
             }
         }
     }
+}
+
+static void te_rope_apply(te_ctx *ctx, const te_tensor *x, const te_node *node,
+                          const te_float *angles, te_float direction, const te_float *from,
+                          te_float *to, int accumulate) {
+    te_rope_work work = {.ctx = ctx,
+                         .node = node,
+                         .angles = angles,
+                         .from = from,
+                         .to = to,
+                         .direction = direction,
+                         .accumulate = accumulate,
+                         .time = x->shape[x->ndim - 2],
+                         .width = te_width(x)};
+    te_share(ctx, te_rows(x), te_share_rows(work.width), te_rope_range, &work);
 }
 
 te_tensor *te_rope(te_ctx *ctx, te_tensor *x, int64_t head_dim, int pairing, double base,
@@ -154,8 +180,9 @@ static int te_attention_check(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor
     return 1;
 }
 
-/* c [m, n] (+)= a [m, k] b [k, n], with strides for the rows of each and the columns of a */
-static void te_multiply(te_ctx *ctx, int64_t m, int64_t n, int64_t k, const te_float *a,
+/* By one thread: c [m, n] (+)= a [m, k] b [k, n], with strides for the rows of each and the columns
+ * of a */
+static void te_multiply(te_ctx *ctx, int thread, int64_t m, int64_t n, int64_t k, const te_float *a,
                         int64_t a_row, int64_t a_col, const te_float *b, int64_t b_row, te_float *c,
                         int64_t c_row, int accumulate) {
     te_gemm g = {.m = m,
@@ -170,7 +197,7 @@ static void te_multiply(te_ctx *ctx, int64_t m, int64_t n, int64_t k, const te_f
                  .c = c,
                  .c_row = c_row,
                  .accumulate = accumulate};
-    te_product(ctx, &g);
+    ctx->kernels->gemm(&g, te_pack_of(ctx, thread));
 }
 
 /* Floats that the probabilities of one head take: a block of queries has as many columns as its
@@ -186,13 +213,14 @@ static int64_t te_head_floats(const te_attention_dims *d) {
 
 /* One head: probabilities p and output o (rows of stride q_row) from q, the transposed keys
  * k_t [head_dim, padded] and v. */
-static void te_attention_head(te_ctx *ctx, const te_attention_dims *d, const te_float *q,
-                              const te_float *k_t, const te_float *v, te_float *p, te_float *o) {
+static void te_attention_head(te_ctx *ctx, int thread, const te_attention_dims *d,
+                              const te_float *q, const te_float *k_t, const te_float *v,
+                              te_float *p, te_float *o) {
     for (int64_t t0 = 0; t0 < d->time; t0 += TE_QUERY_BLOCK) {
         const int64_t rows = d->time - t0 < TE_QUERY_BLOCK ? d->time - t0 : TE_QUERY_BLOCK;
         const int64_t keys = te_keys_seen(d, t0 + rows - 1);
-        te_multiply(ctx, rows, keys, d->head_dim, q + t0 * d->q_row, d->q_row, 1, k_t, d->padded, p,
-                    keys, 0);
+        te_multiply(ctx, thread, rows, keys, d->head_dim, q + t0 * d->q_row, d->q_row, 1, k_t,
+                    d->padded, p, keys, 0);
         for (int64_t r = 0; r < rows; r++) {
             const int64_t seen = te_keys_seen(d, t0 + r);
             te_float *row = p + r * keys, largest;
@@ -200,10 +228,44 @@ static void te_attention_head(te_ctx *ctx, const te_attention_dims *d, const te_
             ctx->kernels->scale(seen, (te_float)1 / total, row, row);
             te_clear_floats(row + seen, keys - seen);
         }
-        te_multiply(ctx, rows, d->head_dim, keys, p, keys, 1, v, d->kv_row, o + t0 * d->q_row,
-                    d->q_row, 0);
+        te_multiply(ctx, thread, rows, d->head_dim, keys, p, keys, 1, v, d->kv_row,
+                    o + t0 * d->q_row, d->q_row, 0);
         p += rows * keys;
     }
+}
+
+/* The groups of heads of all sequences, each of which reads one head of keys and values, are what
+ * threads share. */
+typedef struct {
+    te_ctx *ctx;
+    te_attention_dims d;
+    const te_float *q, *k, *v;
+    te_float *o, *p;
+    te_float *k_t;       /* per thread [head_dim, padded] */
+    int64_t head_floats; /* of p; 0 where threads have one head's each, at p + thread * p_thread */
+    int64_t p_thread;
+} te_attention_work;
+
+static void te_attention_range(void *argument, int thread, int64_t first, int64_t last) {
+    const te_attention_work *w = argument;
+    const te_attention_dims *d = &w->d;
+    te_float *k_t = w->k_t + thread * d->head_dim * d->padded;
+    for (int64_t i = first; i < last; i++) {
+        const int64_t b = i / d->kv_heads, kv_head = i % d->kv_heads;
+        const int64_t kv_at = b * d->key_time * d->kv_row + kv_head * d->head_dim;
+        w->ctx->kernels->transpose(k_t, w->k + kv_at, d->kv_row, d->head_dim, d->key_time,
+                                   d->padded);
+        for (int64_t head = kv_head * d->group; head < (kv_head + 1) * d->group; head++) {
+            const int64_t q_at = b * d->time * d->q_row + head * d->head_dim;
+            te_float *p = w->p + thread * w->p_thread + (b * d->heads + head) * w->head_floats;
+            te_attention_head(w->ctx, thread, d, w->q + q_at, k_t, w->v + kv_at, p, w->o + q_at);
+        }
+    }
+}
+
+/* At least how many groups a thread takes. */
+static int64_t te_attention_grain(const te_attention_dims *d) {
+    return 1 + TE_SHARE_PRODUCTS / (1 + d->time * d->key_time * d->head_dim * d->group);
 }
 
 te_tensor *te_attention(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor *v, int64_t heads,
@@ -213,25 +275,25 @@ te_tensor *te_attention(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor *v, i
     const int keep = te_needs_grad(ctx, q) || te_needs_grad(ctx, k) || te_needs_grad(ctx, v);
     const int64_t head_floats = te_head_floats(&d);
     te_tensor *o = te_tensor_like(ctx, q);
-    te_float *p = te_alloc_floats(ctx, keep ? d.batch * heads * head_floats : head_floats);
-    te_float *k_t = te_alloc_floats(ctx, d.head_dim * d.padded);
+    te_float *p = te_alloc_floats(ctx, (keep ? d.batch * heads : ctx->threads) * head_floats);
+    te_float *k_t = te_alloc_floats(ctx, ctx->threads * d.head_dim * d.padded);
     if (!o || !p || !k_t) {
         te_release(o);
         te_free(ctx, p);
         te_free(ctx, k_t);
         return NULL;
     }
-    for (int64_t b = 0; b < d.batch; b++) {
-        for (int64_t h = 0; h < heads; h++) {
-            const int64_t q_at = b * d.time * d.q_row + h * d.head_dim;
-            const int64_t kv_at = b * d.key_time * d.kv_row + h / d.group * d.head_dim;
-            if (h % d.group == 0)
-                ctx->kernels->transpose(k_t, te_values(k) + kv_at, d.kv_row, d.head_dim, d.key_time,
-                                        d.padded);
-            te_attention_head(ctx, &d, te_values(q) + q_at, k_t, te_values(v) + kv_at,
-                              keep ? p + (b * heads + h) * head_floats : p, te_values(o) + q_at);
-        }
-    }
+    te_attention_work work = {.ctx = ctx,
+                              .d = d,
+                              .q = te_values(q),
+                              .k = te_values(k),
+                              .v = te_values(v),
+                              .o = te_values(o),
+                              .p = p,
+                              .k_t = k_t,
+                              .head_floats = keep ? head_floats : 0,
+                              .p_thread = keep ? 0 : head_floats};
+    te_share(ctx, d.batch * kv_heads, te_attention_grain(&d), te_attention_range, &work);
     te_free(ctx, k_t);
     te_node node = {.op = TE_OP_ATTENTION,
                     .n_in = 3,
@@ -246,13 +308,14 @@ te_tensor *te_attention(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor *v, i
 
 /* Pointers to one head; the gradients are NULL where none is wanted. */
 typedef struct {
-    const te_float *q, *k, *v_t, *p, *d_out;
+    const te_float *q, *k, *v, *p, *d_out;
     te_float *dq, *dk, *dv;
-    te_float *ds; /* scratch [TE_QUERY_BLOCK, key_time] */
+    te_float *v_t; /* scratch [head_dim, padded]: the values transposed */
+    te_float *ds;  /* scratch [TE_QUERY_BLOCK, key_time] */
 } te_attention_back;
 
 /* dv += p^T do;  dp = do v^T;  ds = p (dp - sum(p dp)) scale;  dq += ds k;  dk += ds^T q */
-static void te_attention_head_backward(te_ctx *ctx, const te_attention_dims *d,
+static void te_attention_head_backward(te_ctx *ctx, int thread, const te_attention_dims *d,
                                        const te_attention_back *h) {
     const te_float *p = h->p;
     for (int64_t t0 = 0; t0 < d->time; t0 += TE_QUERY_BLOCK) {
@@ -260,11 +323,11 @@ static void te_attention_head_backward(te_ctx *ctx, const te_attention_dims *d,
         const int64_t keys = te_keys_seen(d, t0 + rows - 1);
         const te_float *d_out = h->d_out + t0 * d->q_row;
         if (h->dv) {
-            te_multiply(ctx, keys, d->head_dim, rows, p, 1, keys, d_out, d->q_row, h->dv, d->kv_row,
-                        1);
+            te_multiply(ctx, thread, keys, d->head_dim, rows, p, 1, keys, d_out, d->q_row, h->dv,
+                        d->kv_row, 1);
         }
-        te_multiply(ctx, rows, keys, d->head_dim, d_out, d->q_row, 1, h->v_t, d->padded, h->ds,
-                    keys, 0);
+        te_multiply(ctx, thread, rows, keys, d->head_dim, d_out, d->q_row, 1, h->v_t, d->padded,
+                    h->ds, keys, 0);
         for (int64_t r = 0; r < rows; r++) {
             const int64_t seen = te_keys_seen(d, t0 + r);
             te_float *row = h->ds + r * keys;
@@ -273,54 +336,78 @@ static void te_attention_head_backward(te_ctx *ctx, const te_attention_dims *d,
             te_clear_floats(row + seen, keys - seen);
         }
         if (h->dq) {
-            te_multiply(ctx, rows, d->head_dim, keys, h->ds, keys, 1, h->k, d->kv_row,
+            te_multiply(ctx, thread, rows, d->head_dim, keys, h->ds, keys, 1, h->k, d->kv_row,
                         h->dq + t0 * d->q_row, d->q_row, 1);
         }
         if (h->dk) {
-            te_multiply(ctx, keys, d->head_dim, rows, h->ds, 1, keys, h->q + t0 * d->q_row,
+            te_multiply(ctx, thread, keys, d->head_dim, rows, h->ds, 1, keys, h->q + t0 * d->q_row,
                         d->q_row, h->dk, d->kv_row, 1);
         }
         p += rows * keys;
     }
 }
 
-static int te_attention_backward(te_ctx *ctx, te_node *node) {
-    te_tensor *q = node->in[0], *k = node->in[1], *v = node->in[2];
+typedef struct {
+    te_ctx *ctx;
     te_attention_dims d;
-    if (!te_attention_check(ctx, q, k, v, node->ints[0], node->ints[1], (int)node->ints[2], &d))
-        return 0;
-    const int64_t head_floats = te_head_floats(&d);
-    int done = 0;
-    te_float *dq = NULL, *dk = NULL, *dv = NULL;
-    te_float *ds = te_alloc_floats(ctx, TE_QUERY_BLOCK * d.key_time);
-    te_float *v_t = te_alloc_floats(ctx, d.head_dim * d.padded);
-    if (!ds || !v_t || (q->requires_grad && !(dq = te_grad_sum_buffer(q))) ||
-        (k->requires_grad && !(dk = te_grad_sum_buffer(k))) ||
-        (v->requires_grad && !(dv = te_grad_sum_buffer(v))))
-        goto end;
-    for (int64_t b = 0; b < d.batch; b++) {
-        for (int64_t head = 0; head < d.heads; head++) {
-            const int64_t q_at = b * d.time * d.q_row + head * d.head_dim;
-            const int64_t kv_at = b * d.key_time * d.kv_row + head / d.group * d.head_dim;
-            if (head % d.group == 0)
-                ctx->kernels->transpose(v_t, te_values(v) + kv_at, d.kv_row, d.head_dim, d.key_time,
-                                        d.padded);
-            te_attention_back h = {.q = te_values(q) + q_at,
-                                   .k = te_values(k) + kv_at,
+    te_attention_back all; /* of the first head; ds and v_t of the first thread */
+    int64_t head_floats;
+} te_attention_back_work;
+
+static te_float *te_shifted(te_float *p, int64_t by) {
+    return p ? p + by : NULL;
+}
+
+static void te_attention_back_range(void *argument, int thread, int64_t first, int64_t last) {
+    const te_attention_back_work *w = argument;
+    const te_attention_dims *d = &w->d;
+    const te_attention_back *all = &w->all;
+    for (int64_t i = first; i < last; i++) {
+        const int64_t b = i / d->kv_heads, kv_head = i % d->kv_heads;
+        const int64_t kv_at = b * d->key_time * d->kv_row + kv_head * d->head_dim;
+        te_float *v_t = all->v_t + thread * d->head_dim * d->padded;
+        w->ctx->kernels->transpose(v_t, all->v + kv_at, d->kv_row, d->head_dim, d->key_time,
+                                   d->padded);
+        for (int64_t head = kv_head * d->group; head < (kv_head + 1) * d->group; head++) {
+            const int64_t q_at = b * d->time * d->q_row + head * d->head_dim;
+            te_attention_back h = {.q = all->q + q_at,
+                                   .k = all->k + kv_at,
                                    .v_t = v_t,
-                                   .p = (te_float *)node->saved[0] +
-                                        (b * d.heads + head) * head_floats,
-                                   .d_out = node->out->grad + q_at,
-                                   .dq = dq ? dq + q_at : NULL,
-                                   .dk = dk ? dk + kv_at : NULL,
-                                   .dv = dv ? dv + kv_at : NULL,
-                                   .ds = ds};
-            te_attention_head_backward(ctx, &d, &h);
+                                   .p = all->p + (b * d->heads + head) * w->head_floats,
+                                   .d_out = all->d_out + q_at,
+                                   .dq = te_shifted(all->dq, q_at),
+                                   .dk = te_shifted(all->dk, kv_at),
+                                   .dv = te_shifted(all->dv, kv_at),
+                                   .ds = all->ds + thread * TE_QUERY_BLOCK * d->key_time};
+            te_attention_head_backward(w->ctx, thread, d, &h);
         }
     }
+}
+
+static int te_attention_backward(te_ctx *ctx, te_node *node) {
+    te_tensor *q = node->in[0], *k = node->in[1], *v = node->in[2];
+    te_attention_back_work work = {.ctx = ctx};
+    te_attention_dims *d = &work.d;
+    te_attention_back *all = &work.all;
+    if (!te_attention_check(ctx, q, k, v, node->ints[0], node->ints[1], (int)node->ints[2], d))
+        return 0;
+    int done = 0;
+    all->ds = te_alloc_floats(ctx, ctx->threads * TE_QUERY_BLOCK * d->key_time);
+    all->v_t = te_alloc_floats(ctx, ctx->threads * d->head_dim * d->padded);
+    if (!all->ds || !all->v_t || (q->requires_grad && !(all->dq = te_grad_sum_buffer(q))) ||
+        (k->requires_grad && !(all->dk = te_grad_sum_buffer(k))) ||
+        (v->requires_grad && !(all->dv = te_grad_sum_buffer(v))))
+        goto end;
+    all->q = te_values(q);
+    all->k = te_values(k);
+    all->v = te_values(v);
+    all->p = node->saved[0];
+    all->d_out = node->out->grad;
+    work.head_floats = te_head_floats(d);
+    te_share(ctx, d->batch * d->kv_heads, te_attention_grain(d), te_attention_back_range, &work);
     done = 1;
 end:
-    te_free(ctx, ds);
-    te_free(ctx, v_t);
+    te_free(ctx, all->ds);
+    te_free(ctx, all->v_t);
     return done;
 }

@@ -167,6 +167,28 @@ static void te_bitlinear_free(te_ctx *ctx, te_bitlinear_work *work) {
     te_free(ctx, work->row_scale);
 }
 
+typedef struct {
+    const te_kernels *kernels;
+    const te_bitlinear_work *work;
+    const te_float *x;
+    int64_t rows, in;
+    te_float gamma;
+} te_codes_work;
+
+/* Codes and scales of some rows of x. */
+static void te_codes_range(void *argument, int thread, int64_t first, int64_t last) {
+    const te_codes_work *w = argument;
+    (void)thread;
+    for (int64_t i = first; i < last; i++) {
+        const te_float *row = w->x + i * w->in;
+        te_float s = te_activation_scale(w->kernels, row, w->in);
+        w->kernels->quantize(w->in, TE_QUANT_MAX / s, TE_QUANT_MAX, row,
+                             w->work->codes + i * w->in);
+        w->work->row_scale[i] = w->gamma * s / TE_QUANT_MAX;
+        w->work->row_scale[w->rows + i] = s / TE_QUANT_MAX;
+    }
+}
+
 /* The product of trits and codes is exact: its sums stay below 2^24 for in <= 132104. After it,
  * trits and codes are scaled to the dequantised operands, which is what the straight-through
  * estimator differentiates: dx = dy (gamma wq), dw = dy^T (s/127 xq). */
@@ -184,13 +206,8 @@ te_tensor *te_bitlinear(te_ctx *ctx, te_tensor *x, te_tensor *w) {
     }
     te_float gamma = te_mean_abs(kernels, te_values(w), w->numel);
     kernels->ternarize(w->numel, gamma + TE_QUANT_EPS, te_values(w), work.trits);
-    for (int64_t i = 0; i < rows; i++) {
-        const te_float *row = te_values(x) + i * in;
-        te_float s = te_activation_scale(kernels, row, in);
-        kernels->quantize(in, TE_QUANT_MAX / s, TE_QUANT_MAX, row, work.codes + i * in);
-        work.row_scale[i] = gamma * s / TE_QUANT_MAX;
-        work.row_scale[rows + i] = s / TE_QUANT_MAX;
-    }
+    te_codes_work codes = {kernels, &work, te_values(x), rows, in, gamma};
+    te_share(ctx, rows, te_share_rows(in), te_codes_range, &codes);
     te_forward_product(ctx, rows, in, out, work.codes, work.trits, te_values(y), work.row_scale,
                        NULL);
 

@@ -186,10 +186,30 @@ static int te_activation_index(int op) {
     }
 }
 
+/* Which elements of which arrays a thread takes; b, dy, da, db where an operation has them. */
+typedef struct {
+    te_ctx *ctx;
+    int op;
+    const te_float *a, *b, *dy;
+    te_float *y, *da, *db;
+    int accumulate_a, accumulate_b;
+} te_pointwise_work;
+
+static void te_activation_range(void *argument, int thread, int64_t i, int64_t end) {
+    const te_pointwise_work *w = argument;
+    const te_activation_kernel *kernel = &w->ctx->kernels->activation[te_activation_index(w->op)];
+    (void)thread;
+    if (w->dy)
+        kernel->back(end - i, w->a + i, w->dy + i, w->da + i, w->accumulate_a);
+    else
+        kernel->forward(end - i, w->a + i, w->y + i);
+}
+
 static te_tensor *te_activation(te_ctx *ctx, int op, te_tensor *x) {
     te_tensor *y = te_check_float(ctx, te_op_name(op), "x", x) ? te_tensor_like(ctx, x) : NULL;
     if (!y) return NULL;
-    ctx->kernels->activation[te_activation_index(op)].forward(x->numel, te_values(x), te_values(y));
+    te_pointwise_work work = {.ctx = ctx, .op = op, .a = te_values(x), .y = te_values(y)};
+    te_share(ctx, x->numel, TE_SHARE_FLOATS, te_activation_range, &work);
     te_node node = {.op = op, .n_in = 1, .in = {x}};
     return te_record(ctx, &node, y);
 }
@@ -199,8 +219,13 @@ static int te_activation_backward(te_ctx *ctx, te_node *node) {
     int accumulate = 0;
     te_float *dx = te_grad_buffer(x, &accumulate);
     if (!dx) return 0;
-    ctx->kernels->activation[te_activation_index(node->op)].back(x->numel, te_values(x),
-                                                                 node->out->grad, dx, accumulate);
+    te_pointwise_work work = {.ctx = ctx,
+                              .op = node->op,
+                              .a = te_values(x),
+                              .dy = node->out->grad,
+                              .da = dx,
+                              .accumulate_a = accumulate};
+    te_share(ctx, x->numel, TE_SHARE_FLOATS, te_activation_range, &work);
     return 1;
 }
 
@@ -230,6 +255,17 @@ static int te_gated_index(int op) {
     return op == TE_OP_SWIGLU ? TE_GATED_SWIGLU : TE_GATED_GEGLU;
 }
 
+static void te_gated_range(void *argument, int thread, int64_t i, int64_t end) {
+    const te_pointwise_work *w = argument;
+    const te_gated_kernel *kernel = &w->ctx->kernels->gated[te_gated_index(w->op)];
+    (void)thread;
+    if (w->dy)
+        kernel->back(end - i, w->a + i, w->b + i, w->dy + i, w->da ? w->da + i : NULL,
+                     w->accumulate_a, w->db ? w->db + i : NULL, w->accumulate_b);
+    else
+        kernel->forward(end - i, w->a + i, w->b + i, w->y + i);
+}
+
 static te_tensor *te_gated(te_ctx *ctx, int op, te_tensor *a, te_tensor *b) {
     const char *name = te_op_name(op);
     if (!te_check_float(ctx, name, "a", a) || !te_check_float(ctx, name, "b", b)) return NULL;
@@ -237,8 +273,9 @@ static te_tensor *te_gated(te_ctx *ctx, int op, te_tensor *a, te_tensor *b) {
         return te_fail_shapes(ctx, name, "a", a, "b", b, "needs equal shapes");
     te_tensor *y = te_tensor_like(ctx, a);
     if (!y) return NULL;
-    ctx->kernels->gated[te_gated_index(op)].forward(a->numel, te_values(a), te_values(b),
-                                                    te_values(y));
+    te_pointwise_work work = {
+        .ctx = ctx, .op = op, .a = te_values(a), .b = te_values(b), .y = te_values(y)};
+    te_share(ctx, a->numel, TE_SHARE_FLOATS, te_gated_range, &work);
     te_node node = {.op = op, .n_in = 2, .in = {a, b}};
     return te_record(ctx, &node, y);
 }
@@ -250,8 +287,16 @@ static int te_gated_backward(te_ctx *ctx, te_node *node) {
     if ((a->requires_grad && !(da = te_grad_buffer(a, &accumulate_a))) ||
         (b->requires_grad && !(db = te_grad_buffer(b, &accumulate_b))))
         return 0;
-    ctx->kernels->gated[te_gated_index(node->op)].back(
-        a->numel, te_values(a), te_values(b), node->out->grad, da, accumulate_a, db, accumulate_b);
+    te_pointwise_work work = {.ctx = ctx,
+                              .op = node->op,
+                              .a = te_values(a),
+                              .b = te_values(b),
+                              .dy = node->out->grad,
+                              .da = da,
+                              .db = db,
+                              .accumulate_a = accumulate_a,
+                              .accumulate_b = accumulate_b};
+    te_share(ctx, a->numel, TE_SHARE_FLOATS, te_gated_range, &work);
     return 1;
 }
 

@@ -172,6 +172,20 @@ static void te_sgd_update(te_optim *optim, te_optim_entry *entry, double lr) {
     kernels->axpy(n, (te_float)-lr, buffer, param);
 }
 
+typedef struct {
+    const te_optim_entry *entry;
+    const te_kernels *kernels;
+    const te_adam_step *step;
+} te_adam_work;
+
+static void te_adam_range(void *argument, int thread, int64_t i, int64_t end) {
+    const te_adam_work *w = argument;
+    const te_optim_entry *entry = w->entry;
+    (void)thread;
+    w->kernels->adam(end - i, w->step, entry->param->grad + i, te_values(entry->param) + i,
+                     entry->state[0] + i, entry->state[1] + i);
+}
+
 /* m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
  * param -= lr * factor * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps) */
 static void te_adam_update(te_optim *optim, te_optim_entry *entry, double lr, double factor) {
@@ -187,8 +201,8 @@ static void te_adam_update(te_optim *optim, te_optim_entry *entry, double lr, do
                          .eps = (te_float)optim->eps,
                          .keep = (te_float)(decoupled ? 1 - lr * decay : 1),
                          .l2 = (te_float)(decoupled ? 0 : decay)};
-    optim->ctx->kernels->adam(entry->param->numel, &step, entry->param->grad,
-                              te_values(entry->param), entry->state[0], entry->state[1]);
+    te_adam_work work = {entry, optim->ctx->kernels, &step};
+    te_share(optim->ctx, entry->param->numel, TE_SHARE_FLOATS, te_adam_range, &work);
 }
 
 static void te_chuck_update(te_optim *optim, te_optim_entry *entry, double lr) {

@@ -144,8 +144,13 @@ void te_fail_allocation(te_ctx *ctx, int64_t n);
 const char *te_simd(const te_ctx *ctx);
 te_status te_set_simd(te_ctx *ctx, const char *name);
 
-/* ---- Random numbers (xoshiro256++, seeded by splitmix64)
- * ----------------------------------------*/
+/* Threads that share the work of large operations (1 at the start, at most 64). Results do not
+ * depend on their number. Helper threads do not survive fork(): set 1 before, or in the child make
+ * a new context. */
+int te_threads(const te_ctx *ctx);
+te_status te_set_threads(te_ctx *ctx, int threads);
+
+/* ---- Random numbers (xoshiro256++) ------------------------------------------------------------*/
 
 void te_seed(te_ctx *ctx, uint64_t seed);
 void te_rng_state(const te_ctx *ctx, uint64_t state[4]);

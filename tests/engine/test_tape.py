@@ -305,3 +305,37 @@ def test_the_header_gives_every_status_a_text(engine):
     texts = {engine.ffi.string(engine.lib.te_status_text(int(s))) for s in statuses}
     assert len(texts) == len(statuses) == 6
     assert b"unknown status" not in texts
+
+
+# ---- Threads ----
+
+
+def run_a_network(e):
+    """Results and gradients of operations that are shared among threads, large enough for that."""
+    rng = np.random.default_rng(0)
+    x, w = (e.tensor(rng.normal(size=s), grad=True) for s in [(2, 150, 96), (192, 96)])
+    hidden = e.op("bitlinear", e.op("rope", x, 32, 0, 1e4, 0), w)
+    gate, up = (e.op("slice", hidden, -1, start, 96) for start in (0, 96))
+    mixed = e.op("attention", gate, up, e.op("silu", up), 3, 3, 1)
+    y = e.op("linear", e.op("swiglu", mixed, gate), w, None)
+    e.backward(y, np.ones((2, 150, 192)))
+    optimiser = e.lib.te_adamw(e.ctx, 0.9, 0.99, 1e-8, 0.1)
+    e.lib.te_optim_add(optimiser, w, 1)
+    e.lib.te_optim_step(optimiser, 0.01)
+    e.lib.te_optim_free(optimiser)
+    return [e.values(y).copy(), e.grad(x).copy(), e.grad(w).copy(), e.values(w).copy()]
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_results_do_not_depend_on_the_number_of_threads(engine, threads):
+    alone = run_a_network(engine)
+    assert engine.lib.te_set_threads(engine.ctx, threads) == 0
+    assert engine.lib.te_threads(engine.ctx) == threads
+    for _ in range(3):
+        for one, shared in zip(alone, run_a_network(engine), strict=True):
+            np.testing.assert_array_equal(one, shared)
+
+
+def test_a_number_of_threads_that_is_not_possible_is_refused(engine):
+    with pytest.raises(EngineError, match="threads: 0 asked for, 1 to 64 are possible"):
+        engine.check(engine.lib.te_set_threads(engine.ctx, 0))

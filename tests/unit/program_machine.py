@@ -28,7 +28,7 @@ class Machine:
         self.position = 0
         self.weights = [t.numpy().astype(np.float64) for t in blob.tensors]
         self.trits = {
-            i: t.trits().astype(np.int64) for i, t in enumerate(blob.tensors) if t.dtype == "T2"
+            i: t.trits().astype(np.int64) for i, t in enumerate(blob.tensors) if t.is_ternary
         }
 
     def infer(self, window: np.ndarray) -> np.ndarray:

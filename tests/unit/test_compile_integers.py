@@ -135,6 +135,18 @@ def test_what_cannot_be_held_as_int8_is_said() -> None:
         pack(long, kv="int4")
 
 
+@pytest.mark.parametrize("adapt", [False, True])
+def test_merged_rows_change_nothing_but_the_layout(adapt: bool) -> None:
+    graph = transformer(SHAPES[2])
+    plain, merged = (pack(graph, adapt=adapt, merge_rows=m) for m in (False, True))
+    kinds = [t.dtype for t in merged.tensors]
+    assert "T2D" in kinds
+    assert ("T2" in kinds) == adapt  # what gradients go through stays
+    x = window(graph, 2)
+    assert run(plain, x).tobytes() == run(Blob.decode(merged.encode()), x).tobytes()
+    assert Machine(merged).infer(x) == pytest.approx(Machine(plain).infer(x), abs=0)
+
+
 def test_streams_are_refused_in_one_line() -> None:
     graph = language_model(TEXT)
     with pytest.raises(CompileError, match="20 outputs"):

@@ -203,7 +203,7 @@ def _tensor(entry: bytes, data: bytes, name: str) -> Tensor:
     _require(size == expected, f"{what}: {size} bytes, {expected} expected")
     _require(offset % 16 == 0 and offset + size <= len(data), f"{what}: outside DATA")
     is_scale = math.isfinite(gamma) and gamma > 0
-    _require(is_scale if dtype == "T2" else not any(entry[20:24]), f"{what}: gamma {gamma}")
+    _require(is_scale if dtype in fmt.TERNARY else not any(entry[20:24]), f"{what}: gamma {gamma}")
     tensor = Tensor(name, dtype, rows, cols, data[offset : offset + size], gamma)
     try:
         values = tensor.numpy()

@@ -24,7 +24,8 @@ NAME_BYTES = 32
 SECTIONS = ("IODS", "LABL", "VOCB", "TDIR", "ADIR", "INFR", "ADPT", "DATA", "META")
 OPTIONAL_SECTIONS = ("LABL", "VOCB", "ADIR", "ADPT")
 KIND_WINDOW, KIND_TOKENS = 1, 2
-DTYPES = {"F32": 1, "F16": 2, "I8": 3, "T2": 4}
+DTYPES = {"F32": 1, "F16": 2, "I8": 3, "T2": 4, "T2D": 5}
+TERNARY = ("T2", "T2D")
 DTYPE_NAMES = {code: name for name, code in DTYPES.items()}
 
 _HEADER = struct.Struct("<4sHHII32sIIII32s")
@@ -48,7 +49,7 @@ def is_text(text: str) -> bool:
 
 def tensor_bytes(dtype: str, rows: int, cols: int) -> int:
     """Bytes of a tensor's data in `DATA`."""
-    if dtype == "T2":
+    if dtype in TERNARY:
         return ternary.packed_bytes(rows, cols)
     if dtype == "I8":
         return (rows * cols + 3) // 4 * 4 + 4 * rows
@@ -88,14 +89,25 @@ class Tensor:
         """A ternary tensor from trits [rows, cols] and its scale."""
         return cls(name, "T2", *trits.shape, ternary.pack(trits), float(np.float32(gamma)))
 
+    @property
+    def is_ternary(self) -> bool:
+        return self.dtype in TERNARY
+
+    def merged_rows(self) -> Tensor:
+        """A T2 tensor as T2D."""
+        data = ternary.merge_rows(self.data, self.rows, self.cols)
+        return replace(self, dtype="T2D", data=data)
+
     def trits(self) -> np.ndarray:
-        """Trits int8 [rows, cols] of a T2 tensor."""
-        return ternary.unpack(self.data, self.rows, self.cols)
+        """Trits int8 [rows, cols] of a ternary tensor."""
+        shape = (self.rows, self.cols)
+        data = ternary.split_rows(self.data, *shape) if self.dtype == "T2D" else self.data
+        return ternary.unpack(data, *shape)
 
     def numpy(self) -> np.ndarray:
-        """Values float32 [rows, cols]; of a T2 tensor gamma times trits."""
+        """Values float32 [rows, cols]; of a ternary tensor gamma times trits."""
         shape = (self.rows, self.cols)
-        if self.dtype == "T2":
+        if self.is_ternary:
             return np.float32(self.gamma) * self.trits().astype(np.float32)
         if self.dtype == "I8":
             q = np.frombuffer(self.data, np.int8, self.rows * self.cols).reshape(shape)

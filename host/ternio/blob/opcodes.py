@@ -161,7 +161,7 @@ _SPECS = (
         (
             row("dst", "w", row_n1),
             q8_row("a", "r"),
-            _matrix(("T2",)),
+            _matrix(("T2", "T2D")),
             fixed("d", "x", kernel_scratch, align=16),
         ),
         2,

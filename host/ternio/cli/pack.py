@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ternio.checkpoint import Checkpoint
     from ternio.compile import Options, Part
 
+CORES_WITH_DSP = ("cortex-m4", "cortex-m4f", "cortex-m7", "cortex-m33")
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the command line."""
@@ -126,7 +128,8 @@ def _options(
     if adapt is None:
         adapt = trained.kind != "lm" and (board is None or board.adapts)
     room = input_room(trained.config, board) if board else None
-    return Options(adapt, rank, scale, targets, float_dtype, arena_limit=room, kv=kv)
+    merge = bool(board) and board.core in CORES_WITH_DSP
+    return Options(adapt, rank, scale, targets, float_dtype, room, kv, merge_rows=merge)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -153,7 +156,7 @@ def facts(blob: Blob) -> dict[str, Any]:
         "length": blob.io.length,
         "outputs": blob.io.outputs,
         "labels": list(blob.labels),
-        "ternary_weights": sum(t.rows * t.cols for t in blob.tensors if t.dtype == "T2"),
+        "ternary_weights": sum(t.rows * t.cols for t in blob.tensors if t.is_ternary),
         "infer_arena": blob.infer_arena,
         "key_bytes": key_bytes(blob),
         "adapt_arena": blob.adapt_arena,

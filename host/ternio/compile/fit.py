@@ -34,7 +34,7 @@ class Part:
 def blob_parts(blob: Blob) -> dict[str, int]:
     """Bytes of a blob by what they are for; the values add up to its length."""
     sections = {kind: len(content) for kind, content, _ in blob.sections()}
-    ternary = sum(len(t.data) for t in blob.tensors if t.dtype == "T2")
+    ternary = sum(len(t.data) for t in blob.tensors if t.is_ternary)
     programs = sections["INFR"] + sections.get("ADPT", 0)
     texts = sum(sections.get(kind, 0) for kind in ("LABL", "VOCB", "META"))
     parts = {

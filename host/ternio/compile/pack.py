@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..blob import opcodes as ops
 from ..blob import ternary
 from ..blob.check import check_program
 from ..blob.format import KIND_TOKENS, Adapter, Blob, InputOutput, align16, init_bound
@@ -31,7 +32,9 @@ class Options:
     keys and values are held.
 
     `kv`: "float", "int8", or "auto": float where `infer` then fits `arena_limit`. Without a limit
-    auto means float for windows, and int8 for streams, which hold a whole context.
+    auto means float for windows, and int8 for streams, which hold a whole context. `merge_rows`:
+    ternary weights that only TERNARY reads in layout WD, for cores with the DSP extension; other
+    cores read it slowly.
     """
 
     adapt: bool = True
@@ -41,6 +44,7 @@ class Options:
     float_dtype: str = "i8"
     arena_limit: int | None = None
     kv: str = "auto"
+    merge_rows: bool = False
     quantizer: Quantizer = ternary.quantize
 
 
@@ -135,10 +139,23 @@ def _packed(graph: Graph, about: Description, options: Options, layout: Layout) 
         meta=about.meta,
         vocabulary=about.vocabulary,
     )
+    if options.merge_rows:
+        blob = _with_merged_rows(blob)
     for program, what in ((blob.infer, "INFR"), (blob.adapt, "ADPT")):
         if program is not None:
             check_program(blob, program, what)
     return blob
+
+
+def _with_merged_rows(blob: Blob) -> Blob:
+    """The blob with its ternary weights in layout WD, but for those that gradients go through."""
+    back = blob.adapt.code if blob.adapt else ()
+    kept = {ops.split_word(i.b)[2] for i in back if i.op == ops.Op.TERNARY_T}
+    tensors = tuple(
+        t.merged_rows() if t.dtype == "T2" and index not in kept else t
+        for index, t in enumerate(blob.tensors)
+    )
+    return replace(blob, tensors=tensors)
 
 
 def pack_checkpoint(checkpoint: Checkpoint, options: Options | None = None) -> Blob:

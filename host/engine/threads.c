@@ -1,0 +1,169 @@
+/* threads.c - helper threads of a context that share out loops. Every element is computed by one
+ * thread in one order, so that results do not depend on how many there are. */
+#include "internal.h"
+
+/* Work on items first to last - 1; `thread` numbers who does it, from 0. */
+typedef void (*te_range_fn)(void *work, int thread, int64_t first, int64_t last);
+
+enum { TE_MAX_THREADS = 64, TE_SPINS = 4000 };
+
+#if !defined(TE_NO_THREADS) && (defined(__unix__) || defined(__APPLE__)) &&                        \
+    !defined(__STDC_NO_ATOMICS__)
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+struct te_pool {
+    int helpers; /* threads besides the caller's */
+    pthread_t threads[TE_MAX_THREADS];
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    atomic_uint round; /* counts shared loops; a helper that sees a new number takes its part */
+    atomic_int busy;   /* helpers that have not finished theirs */
+    int stop;
+    te_range_fn function;
+    void *work;
+    int64_t count, parts;
+};
+
+typedef struct {
+    struct te_pool *pool;
+    int thread;
+} te_helper;
+
+static void te_run_part(const struct te_pool *pool, int thread) {
+    if (thread >= pool->parts) return;
+    pool->function(pool->work, thread, pool->count * thread / pool->parts,
+                   pool->count * (thread + 1) / pool->parts);
+}
+
+static void te_relax(void) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* Waits for the next round: awake for a while, as loops follow each other closely, then asleep. */
+static void *te_helper_main(void *argument) {
+    te_helper self = *(te_helper *)argument;
+    struct te_pool *pool = self.pool;
+    unsigned seen = 0;
+    free(argument);
+    for (;;) {
+        for (int spin = 0; spin < TE_SPINS && atomic_load(&pool->round) == seen; spin++) te_relax();
+        if (atomic_load(&pool->round) == seen) {
+            pthread_mutex_lock(&pool->lock);
+            while (atomic_load(&pool->round) == seen) pthread_cond_wait(&pool->wake, &pool->lock);
+            pthread_mutex_unlock(&pool->lock);
+        }
+        seen++;
+        if (pool->stop) return NULL;
+        te_run_part(pool, self.thread);
+        atomic_fetch_sub(&pool->busy, 1);
+    }
+}
+
+static void te_next_round(struct te_pool *pool) {
+    pthread_mutex_lock(&pool->lock);
+    atomic_fetch_add(&pool->round, 1);
+    pthread_mutex_unlock(&pool->lock);
+    pthread_cond_broadcast(&pool->wake);
+}
+
+static void te_pool_free(struct te_pool *pool) {
+    if (!pool) return;
+    pool->stop = 1;
+    te_next_round(pool);
+    for (int i = 0; i < pool->helpers; i++) pthread_join(pool->threads[i], NULL);
+    pthread_cond_destroy(&pool->wake);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
+}
+
+/* NULL when the system gives no memory or no thread. */
+static struct te_pool *te_pool_new(int threads) {
+    struct te_pool *pool = calloc(1, sizeof *pool);
+    if (!pool) return NULL;
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->wake, NULL);
+    while (pool->helpers < threads - 1) {
+        te_helper *helper = malloc(sizeof *helper);
+        if (helper) *helper = (te_helper){pool, pool->helpers + 1};
+        if (!helper ||
+            pthread_create(&pool->threads[pool->helpers], NULL, te_helper_main, helper)) {
+            free(helper);
+            te_pool_free(pool);
+            return NULL;
+        }
+        pool->helpers++;
+    }
+    return pool;
+}
+
+/* Calls `function` for all of `count` items, in parts of at least `grain`. */
+static void te_share(te_ctx *ctx, int64_t count, int64_t grain, te_range_fn function, void *work) {
+    struct te_pool *pool = ctx->pool;
+    int64_t parts = pool ? pool->helpers + 1 : 1;
+    if (count / (grain > 0 ? grain : 1) < parts) parts = count / (grain > 0 ? grain : 1);
+    if (parts < 2) {
+        function(work, 0, 0, count);
+        return;
+    }
+    pool->function = function;
+    pool->work = work;
+    pool->count = count;
+    pool->parts = parts;
+    atomic_store(&pool->busy, pool->helpers);
+    te_next_round(pool);
+    te_run_part(pool, 0);
+    for (int spin = 0; atomic_load(&pool->busy); spin++) {
+        te_relax();
+        if (spin >= TE_SPINS) sched_yield();
+    }
+}
+#else
+static void te_pool_free(struct te_pool *pool) {
+    (void)pool;
+}
+static struct te_pool *te_pool_new(int threads) {
+    (void)threads;
+    return NULL;
+}
+static void te_share(te_ctx *ctx, int64_t count, int64_t grain, te_range_fn function, void *work) {
+    (void)ctx;
+    (void)grain;
+    function(work, 0, 0, count);
+}
+#endif
+
+int te_threads(const te_ctx *ctx) {
+    return ctx->threads;
+}
+
+te_status te_set_threads(te_ctx *ctx, int threads) {
+    struct te_pool *pool = NULL;
+    if (threads < 1 || threads > TE_MAX_THREADS) {
+        te_fail(ctx, TE_ERR_VALUE, "threads: %d asked for, 1 to %d are possible", threads,
+                (int)TE_MAX_THREADS);
+        return TE_ERR_VALUE;
+    }
+    if (threads == ctx->threads) return TE_OK;
+    te_float *pack = te_alloc(ctx, threads * TE_PACK_FLOATS * (int64_t)sizeof(te_float));
+    if (!pack) return TE_ERR_MEMORY;
+    if (threads > 1 && !(pool = te_pool_new(threads))) {
+        te_free(ctx, pack);
+        te_fail(ctx, TE_ERR_STATE, "threads: this system gives no %d threads", threads);
+        return TE_ERR_STATE;
+    }
+    te_pool_free(ctx->pool);
+    te_free(ctx, ctx->pack);
+    ctx->pool = pool;
+    ctx->pack = pack;
+    ctx->threads = threads;
+    return TE_OK;
+}
+
+/* Workspace of matrix products for one thread. */
+static te_float *te_pack_of(const te_ctx *ctx, int thread) {
+    return ctx->pack + (int64_t)thread * TE_PACK_FLOATS;
+}
