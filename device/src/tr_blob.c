@@ -169,6 +169,9 @@ static tr_status check_tensor(const tr_tensor *tensor, const uint8_t *data, uint
     case TR_I8:
         bytes = tr_round_up(count, 4) + 4 * rows;
         break;
+    case TR_I16:
+        bytes = tr_round_up(2 * count, 4) + 4 * rows;
+        break;
     case TR_T2:
     case TR_T2D:
         bytes = tr_round_up(rows, 8) * tr_round_up(cols, 16) / 4;
@@ -179,7 +182,7 @@ static tr_status check_tensor(const tr_tensor *tensor, const uint8_t *data, uint
     if (bytes != tensor->bytes || tensor->offset % 16) return TR_ERR_TENSOR;
     if (tensor->offset + bytes > data_bytes) return TR_ERR_TENSOR;
     const void *start = data + tensor->offset;
-    if (tensor->dtype >= TR_T2) {
+    if (tensor->dtype == TR_T2 || tensor->dtype == TR_T2D) {
         if (!tr_finite(tensor->gamma) || !(tensor->gamma > 0.0f)) return TR_ERR_TENSOR;
         return tensor->dtype == TR_T2 ? check_trits(start, tensor->bytes / 4)
                                       : check_merged(start, (uint32_t)tr_round_up(rows, 8),
@@ -188,7 +191,7 @@ static tr_status check_tensor(const tr_tensor *tensor, const uint8_t *data, uint
     if (tr_bits(tensor->gamma) != 0) return TR_ERR_TENSOR;
     if (tensor->dtype == TR_F16) return check_halves(start, (uint32_t)count);
     if (tensor->dtype == TR_F32) return check_floats(start, (uint32_t)count);
-    const uint8_t *scales = (const uint8_t *)start + tr_round_up(count, 4);
+    const uint8_t *scales = (const uint8_t *)start + bytes - 4 * rows; /* behind the integers */
     return check_floats((const float *)(const void *)scales, tensor->rows);
 }
 

@@ -59,7 +59,9 @@ static int operand_ok(const checker *check, const tr_instr *i, uint32_t operand,
     case VEC:
         return tensor_ok(check, word, FLOATS, 1, width);
     case VEC_OPT:
-        return word == 0 || tensor_ok(check, word, FLOATS, 1, width);
+        if (word == 0) return 1;
+        if (operand == GAIN_I16) return tensor_ok(check, word, 1 << TR_I16, 1, i->n0);
+        return tensor_ok(check, word, FLOATS, 1, width);
     case MAT:
         return tensor_ok(check, word, operand == MAT_I8 ? I8 : ANY, i->n1, i->n0);
     case TRITS:

@@ -18,12 +18,11 @@ static inline int32_t tr_fixed24(float x) {
 #endif
 }
 
-/* [a * b / 2^32] */
+/* [a * b / 2^32], a and b at most 2^31 */
 static inline uint32_t tr_high_product(uint32_t a, uint32_t b) {
 #if defined(TR_SOFT_FLOAT)
     uint32_t a1 = a >> 16, a0 = a & 0xFFFF, b1 = b >> 16, b0 = b & 0xFFFF;
-    uint32_t middle = a1 * b0 + (a0 * b0 >> 16), other = a0 * b1; /* b < 2^27: no sum wraps */
-    return a1 * b1 + ((middle + other) >> 16);
+    return a1 * b1 + ((a1 * b0 + (a0 * b0 >> 16) + a0 * b1) >> 16);
 #else
     return (uint32_t)((uint64_t)a * b >> 32);
 #endif

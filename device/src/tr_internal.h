@@ -36,6 +36,12 @@ typedef uint32_t TR_ALIAS tr_u32;
 #define TR_SOFT_FLOAT 1
 #endif
 
+#if defined(__GNUC__)
+#define TR_NOINLINE __attribute__((noinline))
+#else
+#define TR_NOINLINE
+#endif
+
 /* Four turns of the next loop as one, in their order: halves the instructions of a short body. */
 #if defined(__clang__)
 #define TR_UNROLL _Pragma("clang loop unroll_count(4)")
@@ -61,7 +67,7 @@ enum {
     TR_CRC_START = 0x10,
     TR_DIGEST_START = 0x30
 };
-enum { TR_F32 = 1, TR_F16 = 2, TR_I8 = 3, TR_T2 = 4, TR_T2D = 5 };
+enum { TR_F32 = 1, TR_F16 = 2, TR_I8 = 3, TR_T2 = 4, TR_T2D = 5, TR_I16 = 6 };
 
 typedef struct {
     uint8_t magic[4];
@@ -161,6 +167,11 @@ enum {
     TR_OP_QUANTIZE16,
     TR_OP_LINEAR_I8,
     TR_OP_ATTENTION_Q8,
+    TR_OP_TERNARY16,
+    TR_OP_ROPE16,
+    TR_OP_NARROW,
+    TR_OP_SWIGLU_Q8,
+    TR_OP_NORM_Q8,
     TR_OP_FORWARD_END,
     TR_OP_CROSS_ENTROPY = 64,
     TR_OP_LINEAR_T,
@@ -196,10 +207,14 @@ tr_run tr_input, tr_zero, tr_copy, tr_add, tr_mul, tr_scale, tr_meanpool, tr_rop
 tr_run tr_linear, tr_linear_t, tr_lora, tr_lora_bwd;
 tr_run tr_quantize, tr_quantize16, tr_ternary, tr_ternary_t;
 tr_run tr_embedding, tr_linear_i8, tr_attention_q8;
+tr_run tr_ternary16, tr_rope16, tr_narrow, tr_swiglu_q8, tr_norm_q8;
 tr_run tr_rmsnorm, tr_rmsnorm_bwd, tr_layernorm, tr_layernorm_bwd;
 tr_run tr_attention, tr_attention_bwd;
 tr_run tr_swiglu, tr_swiglu_bwd, tr_silu, tr_silu_bwd, tr_gelu, tr_gelu_bwd, tr_relu, tr_relu_bwd;
 tr_run tr_cross_entropy, tr_optimize;
+
+/* acc[n1] of TERNARY or TERNARY16. */
+void tr_ternary_sums(const tr_call *call, tr_i32 *acc);
 
 /* Checks every instruction of a program; `adapt` says which one it is. *work: see tr_model. */
 tr_status tr_program_check(const tr_model *model, const tr_program *program, uint32_t count,

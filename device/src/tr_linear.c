@@ -10,9 +10,16 @@ tr_weights tr_weights_of(const tr_call *call, const void *entry) {
     const uint8_t *data = call->session->model->data + tensor->offset;
     w.data = data;
     w.dtype = tensor->dtype;
-    if (w.dtype == TR_I8)
-        w.scale = (const float *)(const void *)(data + tr_round_up(tensor->rows * tensor->cols, 4));
+    if (w.dtype == TR_I8 || w.dtype == TR_I16)
+        w.scale = (const float *)(const void *)(data + tensor->bytes - 4 * tensor->rows);
     return w;
+}
+
+TR_NOINLINE float tr_dot(const float *x, const float *y, uint32_t n) {
+    float sum = 0.0f;
+    TR_UNROLL
+    for (uint32_t k = 0; k < n; ++k) sum += x[k] * y[k];
+    return sum;
 }
 
 float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint32_t row,
@@ -21,7 +28,6 @@ float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint3
     if (w->dtype == TR_F32 && stride == 1) return tr_dot((const float *)w->data + first, x, count);
     if (w->dtype == TR_F32) {
         const float *p = (const float *)w->data + first;
-        TR_UNROLL
         for (uint32_t k = 0; k < count; ++k, p += stride) sum += *p * x[k];
     } else if (w->dtype == TR_F16) {
         const tr_u16 *p = (const tr_u16 *)w->data + first;

@@ -37,7 +37,6 @@ void tr_add(const tr_call *call) {
     const float *a = call->a, *b = call->b;
     float *dst = call->dst;
     uint32_t n = call->i->n0;
-    TR_UNROLL
     for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] + b[k];
 }
 
@@ -73,8 +72,8 @@ static float sigmoid(float x) {
     return 1.0f / (1.0f + tr_exp(-x));
 }
 
-static inline float silu(float x) {
-    return x / (1.0f + tr_exp_inline(-x));
+static float silu(float x) {
+    return x / (1.0f + tr_exp(-x));
 }
 
 static float silu_slope(float x) {
@@ -145,7 +144,7 @@ void tr_swiglu(const tr_call *call) {
     const float *a = call->a, *b = call->b;
     float *dst = call->dst;
     uint32_t n = call->i->n0;
-    for (uint32_t k = 0; k < n; ++k) dst[k] = silu(a[k]) * b[k];
+    for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] / (1.0f + tr_exp_inline(-a[k])) * b[k];
 }
 
 /* dst[n0] = dy * b * silu'(a), d[n0] = dy * silu(a), dy = c[n0] */
@@ -174,15 +173,10 @@ static float gain_at(const tr_weights *gain, uint32_t k) {
 static void scale_by_gain(float *dst, const float *a, float r, const tr_weights *gain, uint32_t n) {
     const tr_u16 *halves = gain->data;
     const float *floats = gain->data;
-    if (!floats) {
-        TR_UNROLL
-        for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r;
-    } else if (gain->dtype == TR_F16) {
-        TR_UNROLL
+    if (floats && gain->dtype == TR_F16) {
         for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * tr_half(halves[k]);
     } else {
-        TR_UNROLL
-        for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * floats[k];
+        for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * (floats ? floats[k] : 1.0f);
     }
 }
 

@@ -9,7 +9,8 @@ import zlib
 import numpy as np
 
 FORWARD = """LOOP INPUT ZERO COPY ADD MUL SCALE LINEAR QUANTIZE TERNARY LORA RMSNORM ROPE ATTENTION
-SWIGLU SILU GELU RELU MEANPOOL LAYERNORM EMBEDDING QUANTIZE16 LINEAR_I8 ATTENTION_Q8"""
+SWIGLU SILU GELU RELU MEANPOOL LAYERNORM EMBEDDING QUANTIZE16 LINEAR_I8 ATTENTION_Q8
+TERNARY16 ROPE16 NARROW SWIGLU_Q8 NORM_Q8"""
 BACKWARD = """CROSS_ENTROPY LINEAR_T - TERNARY_T LORA_BWD RMSNORM_BWD ATTENTION_BWD
 SWIGLU_BWD SILU_BWD GELU_BWD RELU_BWD LAYERNORM_BWD"""
 OPS = {name: 1 + k for k, name in enumerate(FORWARD.split())}
@@ -143,6 +144,11 @@ class Assembler:
         q = np.asarray(q, np.int8)
         data = q.tobytes() + bytes(-q.size % 4) + np.asarray(scales, "<f4").tobytes()
         return self._tensor(3, q.shape, data)
+
+    def i16(self, q, scales) -> int:
+        q = np.asarray(q, "<i2")
+        data = q.tobytes() + bytes(-q.nbytes % 4) + np.asarray(scales, "<f4").tobytes()
+        return self._tensor(6, q.shape, data)
 
     def t2(self, trits, gamma: float) -> int:
         return self._tensor(4, np.shape(trits), pack_trits(np.asarray(trits)), gamma)

@@ -1,5 +1,6 @@
 """Programs of the shape of the reference models, with random weights: what parity tests and
-benchmarks run without training. `motion` is one loop with int8 keys and values, `text` a stream."""
+benchmarks run without training. `motion` is one loop, `text` a stream; both have int8 keys and
+values, and rows in integers or floats between their ternary layers."""
 
 from __future__ import annotations
 
@@ -36,6 +37,47 @@ class Block:
         head = self.heads[2]
         return instruction("ROPE", x, x, self.temp["frequency"], n=(width, head))
 
+    def norm_q8(self, x):
+        gain = self.rng.integers(24000, 32767, self.width)
+        weights = self.asm.i16(gain[None], [1 / 28000])
+        t = self.temp
+        return instruction("NORM_Q8", t["q8"], x, weights, 0, t["n"], n=(self.width,), imm=EPS)
+
+    def ternary16(self, dst, rows, cols):
+        store, t = self.asm.t2d if self.merged else self.asm.t2, self.temp
+        weights = store(self.rng.integers(-1, 2, (rows, cols)), 1.2 / np.sqrt(cols))
+        operands = (dst, t["q8"], weights, 0, t["scratch"], t["u"])
+        return instruction("TERNARY16", *operands, n=(cols, rows))
+
+    def integer_code(self, x) -> list[bytes]:
+        """The block with integer rows."""
+        w, kv, h, t = self.width, self.kv, self.hidden, self.temp
+        rope = lambda a, n: instruction(  # noqa: E731
+            "ROPE16", a, a, t["frequency"], n=(n, self.heads[2])
+        )
+        store = lambda block, a: instruction("NARROW", block | STEP, a, n=(kv,))  # noqa: E731
+        attend = (t["n"], t["q16"], self.keys, self.values, t["scores"])
+        return [
+            self.norm_q8(x),
+            self.ternary16(t["q16"], w, w),
+            self.ternary16(t["k16"], kv, w),
+            rope(t["q16"], w),
+            rope(t["k16"], kv),
+            store(self.keys, t["k16"]),
+            self.ternary16(t["k16"], kv, w),
+            store(self.values, t["k16"]),
+            instruction("ATTENTION_Q8", *attend, n=self.heads, flags=1),
+            instruction("QUANTIZE", t["q8"], t["n"], n=(w,)),
+            self.ternary(t["n"], w, w),
+            instruction("ADD", x, x, t["n"], n=(w,)),
+            self.norm_q8(x),
+            self.ternary16(t["g16"], h, w),
+            self.ternary16(t["u16"], h, w),
+            instruction("SWIGLU_Q8", t["q8"], t["g16"], t["u16"], 0, t["u"], n=(h,)),
+            self.ternary(t["n"], w, h),
+            instruction("ADD", x, x, t["n"], n=(w,)),
+        ]
+
     def code(self, x) -> list[bytes]:
         w, kv, h, t = self.width, self.kv, self.hidden, self.temp
         quantize = lambda n, a: instruction("QUANTIZE", t["q8"], a, n=(n,))  # noqa: E731
@@ -71,18 +113,20 @@ class Block:
         ]
 
 
-def _temporaries(asm: Assembler, rows: int, width: int, heads, hidden: int) -> dict[str, int]:
+def _temporaries(asm: Assembler, rows: int, width: int, heads, hidden: int, integer: bool):
+    """Places that all blocks share."""
     kv = heads[1] * heads[2]
-    widths = {"n": width, "q": width, "k": kv, "v": kv, "g": hidden, "u": hidden}
-    places = {name: asm.room(n) for name, n in widths.items()}
-    frequency = asm.f32(10000.0 ** (-np.arange(0, heads[2], 2) / heads[2]))
+    floats = {"n": width, "u": hidden}
+    if not integer:
+        floats |= {"q": width, "k": kv, "v": kv, "g": hidden}
+    rows16 = {"q16": width} | ({"k16": kv, "g16": hidden, "u16": hidden} if integer else {})
     return {
-        **places,
+        **{name: asm.room(n) for name, n in floats.items()},
+        **{name: asm.q16(n) for name, n in rows16.items()},
         "q8": asm.q8(max(hidden, width)),
-        "q16": asm.q16(width),
         "scores": asm.room(3 * rows),
         "scratch": asm.scratch(max(hidden, width)),
-        "frequency": frequency,
+        "frequency": asm.f32(10000.0 ** (-np.arange(0, heads[2], 2) / heads[2])),
     }
 
 
@@ -91,7 +135,7 @@ def _int8(asm: Assembler, rng, rows: int, cols: int) -> int:
     return asm.i8(rng.integers(-127, 128, (rows, cols)), scale)
 
 
-def motion(seed: int = 3, merged: bool = False) -> Assembler:
+def motion(seed: int = 3, merged: bool = False, integer: bool = True) -> Assembler:
     """6 channels, 100 samples, patches of 4 -> 64, 2 layers of 4 heads, SwiGLU 128, 4 classes."""
     rng = np.random.default_rng(seed)
     rows, width, hidden, heads, patch = 25, 64, 128, (4, 4, 16), 24
@@ -102,14 +146,14 @@ def motion(seed: int = 3, merged: bool = False) -> Assembler:
         asm.f16(rng.standard_normal(width)),
         _int8(asm, rng, 4, width),
     )
-    temp = _temporaries(asm, rows, width, heads, hidden)
+    temp = _temporaries(asm, rows, width, heads, hidden, integer)
     x, pool = asm.room(width), asm.room(width)
     blocks = [Block(asm, rng, rows, width, heads, hidden, temp, merged) for _ in range(2)]
     body = [
         instruction("INPUT", temp["n"], asm.input | STEP, gain, shift, n=(patch, 6), imm=600),
         instruction("QUANTIZE16", temp["q16"], temp["n"], n=(patch,)),
         instruction("LINEAR_I8", x, temp["q16"], embed, bias, n=(patch, width)),
-        *(line for block in blocks for line in block.code(x)),
+        *(line for block in blocks for line in (block.integer_code if integer else block.code)(x)),
         blocks[0].norm(temp["n"], x),
         instruction("MEANPOOL", pool, temp["n"], n=(width,)),
     ]
@@ -122,7 +166,9 @@ def motion(seed: int = 3, merged: bool = False) -> Assembler:
     return asm
 
 
-def text(seed: int = 4, context: int = 128, merged: bool = False) -> Assembler:
+def text(
+    seed: int = 4, context: int = 128, merged: bool = False, integer: bool = True
+) -> Assembler:
     """96 characters -> 128, 4 layers of 4 heads over 2, SwiGLU 256."""
     rng = np.random.default_rng(seed)
     width, hidden, heads, outputs = 128, 256, (4, 2, 32), 96
@@ -131,12 +177,12 @@ def text(seed: int = 4, context: int = 128, merged: bool = False) -> Assembler:
     )
     embed = asm.f16(rng.standard_normal((outputs, width)))
     head = _int8(asm, rng, outputs, width)
-    temp = _temporaries(asm, context, width, heads, hidden)
+    temp = _temporaries(asm, context, width, heads, hidden, integer)
     x = asm.room(width)
     blocks = [Block(asm, rng, context, width, heads, hidden, temp, merged) for _ in range(4)]
     asm.infer = [
         instruction("EMBEDDING", x, 0, embed, n=(width, outputs)),
-        *(line for block in blocks for line in block.code(x)),
+        *(line for block in blocks for line in (block.integer_code if integer else block.code)(x)),
         blocks[0].norm(temp["n"], x),
         instruction("QUANTIZE16", temp["q16"], temp["n"], n=(width,)),
         instruction("LINEAR_I8", asm.logits, temp["q16"], head, n=(width, outputs)),

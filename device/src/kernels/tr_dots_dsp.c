@@ -23,25 +23,25 @@ static void spread(uint32_t *to, const tr_i16 *x) {
     to[1] = x01 >> 16 | (x23 & 0xFFFF0000u);
 }
 
+/* Full groups of rows, then a last one that takes some of their rows again. */
 void tr_dots_i8(tr_i32 *acc, uint32_t acc_pitch, const int8_t *w, uint32_t pitch, uint32_t rows,
                 const tr_i16 *x, uint32_t n, uint32_t heads) {
-    uint32_t values[TR_DOTS_LONGEST / 2], group = 4 / heads, *end = values;
+    uint32_t values[TR_DOTS_LONGEST / 2], group = 4 / heads, left = rows % group, *end = values;
     if (n % 4 || rows < group) {
         tr_dots_i8_portable(acc, acc_pitch, w, pitch, rows, x, n, heads);
         return;
     }
     for (uint32_t k = 0; k < n; k += 4)
         for (uint32_t h = 0; h < heads; ++h, end += 2) spread(end, x + h * n + k);
-    /* a last group that is not full takes rows before it again */
-    for (uint32_t first = 0, full = rows - rows % group; first < rows;) {
+    for (uint32_t count = rows - left;; count = group) {
         if (heads == 1)
-            tr_dsp_dots(w + first * pitch, pitch, values, end, acc + first, acc + first + full);
+            tr_dsp_dots(w, pitch, values, end, acc, acc + count);
         else
-            tr_dsp_dots_pair(w + first * pitch, pitch, values, end, acc + first, acc + first + full,
-                             4 * acc_pitch);
-        if (first + full == rows) return;
-        first = rows - group;
-        full = group;
+            tr_dsp_dots_pair(w, pitch, values, end, acc, acc + count, 4 * acc_pitch);
+        if (!left) return;
+        w += (rows - group) * pitch;
+        acc += rows - group;
+        left = 0;
     }
 }
 
@@ -52,9 +52,12 @@ void tr_mix_i8(tr_i32 *acc, const int8_t *w, uint32_t pitch, uint32_t rows, cons
         tr_mix_i8_portable(acc, w, pitch, rows, x, n, heads);
         return;
     }
-    for (uint32_t k = 0; k < n && heads == 1; k += 4) tr_dsp_mix(w + k, pitch, pairs, end, acc + k);
-    for (uint32_t k = 0; k < n && heads == 2; k += 2)
-        tr_dsp_mix_pair(w + k, pitch, pairs, end, acc + k, 4 * n);
+    for (uint32_t k = 0; k < n; k += 4 / heads) {
+        if (heads == 1)
+            tr_dsp_mix(w + k, pitch, pairs, end, acc + k);
+        else
+            tr_dsp_mix_pair(w + k, pitch, pairs, end, acc + k, 4 * n);
+    }
     if (rows % 2 == 0) return;
     const int8_t *last = w + (rows - 1) * pitch;
     for (uint32_t h = 0; h < heads; ++h)

@@ -7,7 +7,6 @@ void tr_dots_i8_portable(tr_i32 *acc, uint32_t acc_pitch, const int8_t *w, uint3
         const int8_t *row = w;
         for (uint32_t r = 0; r < rows; ++r, row += pitch) {
             uint32_t sum = 0;
-            TR_UNROLL
             for (uint32_t k = 0; k < n; ++k) sum += (uint32_t)(row[k] * x[k]);
             acc[r] = (int32_t)sum;
         }
@@ -21,7 +20,6 @@ void tr_mix_i8_portable(tr_i32 *acc, const int8_t *w, uint32_t pitch, uint32_t r
         for (uint32_t h = 0; h < heads; ++h) {
             int32_t weight = x[r / 2 * 2 * heads + 2 * h + r % 2];
             tr_i32 *sum = acc + h * n;
-            TR_UNROLL
             for (uint32_t k = 0; k < n; ++k) sum[k] += (uint32_t)(w[k] * weight);
         }
     }
