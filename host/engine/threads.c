@@ -5,7 +5,7 @@
 /* Work on items first to last - 1; `thread` numbers who does it, from 0. */
 typedef void (*te_range_fn)(void *work, int thread, int64_t first, int64_t last);
 
-enum { TE_MAX_THREADS = 64, TE_SPINS = 4000 };
+enum { TE_MAX_THREADS = 64, TE_SPINS = 4000, TE_PARTS = 2 };
 
 #if !defined(TE_NO_THREADS) && (defined(__unix__) || defined(__APPLE__)) &&                        \
     !defined(__STDC_NO_ATOMICS__)
@@ -13,17 +13,19 @@ enum { TE_MAX_THREADS = 64, TE_SPINS = 4000 };
 #include <sched.h>
 #include <stdatomic.h>
 
+/* A loop is cut into parts that threads take one by one, so that the caller ends up with the parts
+ * of a helper that the system lets wait, and waits only for parts that have been begun. */
 struct te_pool {
     int helpers; /* threads besides the caller's */
     pthread_t threads[TE_MAX_THREADS];
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    atomic_uint round; /* counts shared loops; a helper that sees a new number takes its part */
-    atomic_int busy;   /* helpers that have not finished theirs */
-    int stop;
+    atomic_ullong ticket; /* number of the loop << 32 | count of parts << 16 | next part */
+    atomic_int begun;     /* parts that are not done yet */
+    atomic_int stop;
     te_range_fn function;
     void *work;
-    int64_t count, parts;
+    int64_t count;
 };
 
 typedef struct {
@@ -31,10 +33,25 @@ typedef struct {
     int thread;
 } te_helper;
 
-static void te_run_part(const struct te_pool *pool, int thread) {
-    if (thread >= pool->parts) return;
-    pool->function(pool->work, thread, pool->count * thread / pool->parts,
-                   pool->count * (thread + 1) / pool->parts);
+/* Does one part of the loop in hand; 0 when there is none left to take. Whoever has a part may read
+ * the loop's description, which stays until all parts are done. */
+static int te_take_part(struct te_pool *pool, int thread) {
+    unsigned long long ticket = atomic_load(&pool->ticket);
+    int64_t part, parts;
+    do {
+        part = (int64_t)(ticket & 0xffff);
+        parts = (int64_t)(ticket >> 16 & 0xffff);
+        if (part >= parts) return 0;
+    } while (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket + 1));
+    pool->function(pool->work, thread, pool->count * part / parts,
+                   pool->count * (part + 1) / parts);
+    atomic_fetch_sub(&pool->begun, 1);
+    return 1;
+}
+
+static int te_idle(struct te_pool *pool) {
+    const unsigned long long ticket = atomic_load(&pool->ticket);
+    return (ticket & 0xffff) >= (ticket >> 16 & 0xffff) && !atomic_load(&pool->stop);
 }
 
 static void te_relax(void) {
@@ -43,37 +60,29 @@ static void te_relax(void) {
 #endif
 }
 
-/* Waits for the next round: awake for a while, as loops follow each other closely, then asleep. */
+/* Waits for the next loop: awake for a while, as loops follow each other closely, then asleep. */
 static void *te_helper_main(void *argument) {
     te_helper self = *(te_helper *)argument;
     struct te_pool *pool = self.pool;
-    unsigned seen = 0;
     free(argument);
-    for (;;) {
-        for (int spin = 0; spin < TE_SPINS && atomic_load(&pool->round) == seen; spin++) te_relax();
-        if (atomic_load(&pool->round) == seen) {
+    while (!atomic_load(&pool->stop)) {
+        for (int spin = 0; spin < TE_SPINS && te_idle(pool); spin++) te_relax();
+        if (te_idle(pool)) {
             pthread_mutex_lock(&pool->lock);
-            while (atomic_load(&pool->round) == seen) pthread_cond_wait(&pool->wake, &pool->lock);
+            while (te_idle(pool)) pthread_cond_wait(&pool->wake, &pool->lock);
             pthread_mutex_unlock(&pool->lock);
         }
-        seen++;
-        if (pool->stop) return NULL;
-        te_run_part(pool, self.thread);
-        atomic_fetch_sub(&pool->busy, 1);
+        while (te_take_part(pool, self.thread)) continue;
     }
-}
-
-static void te_next_round(struct te_pool *pool) {
-    pthread_mutex_lock(&pool->lock);
-    atomic_fetch_add(&pool->round, 1);
-    pthread_mutex_unlock(&pool->lock);
-    pthread_cond_broadcast(&pool->wake);
+    return NULL;
 }
 
 static void te_pool_free(struct te_pool *pool) {
     if (!pool) return;
-    pool->stop = 1;
-    te_next_round(pool);
+    pthread_mutex_lock(&pool->lock);
+    atomic_store(&pool->stop, 1);
+    pthread_mutex_unlock(&pool->lock);
+    pthread_cond_broadcast(&pool->wake);
     for (int i = 0; i < pool->helpers; i++) pthread_join(pool->threads[i], NULL);
     pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->lock);
@@ -103,8 +112,8 @@ static struct te_pool *te_pool_new(int threads) {
 /* Calls `function` for all of `count` items, in parts of at least `grain`. */
 static void te_share(te_ctx *ctx, int64_t count, int64_t grain, te_range_fn function, void *work) {
     struct te_pool *pool = ctx->pool;
-    int64_t parts = pool ? pool->helpers + 1 : 1;
-    if (count / (grain > 0 ? grain : 1) < parts) parts = count / (grain > 0 ? grain : 1);
+    int64_t parts = pool ? TE_PARTS * (pool->helpers + 1) : 1;
+    if (count / grain < parts) parts = count / grain;
     if (parts < 2) {
         function(work, 0, 0, count);
         return;
@@ -112,11 +121,14 @@ static void te_share(te_ctx *ctx, int64_t count, int64_t grain, te_range_fn func
     pool->function = function;
     pool->work = work;
     pool->count = count;
-    pool->parts = parts;
-    atomic_store(&pool->busy, pool->helpers);
-    te_next_round(pool);
-    te_run_part(pool, 0);
-    for (int spin = 0; atomic_load(&pool->busy); spin++) {
+    atomic_store(&pool->begun, (int)parts);
+    pthread_mutex_lock(&pool->lock);
+    const unsigned long long loop = (atomic_load(&pool->ticket) >> 32) + 1;
+    atomic_store(&pool->ticket, loop << 32 | (unsigned long long)parts << 16);
+    pthread_mutex_unlock(&pool->lock);
+    pthread_cond_broadcast(&pool->wake);
+    while (te_take_part(pool, 0)) continue;
+    for (int spin = 0; atomic_load(&pool->begun); spin++) {
         te_relax();
         if (spin >= TE_SPINS) sched_yield();
     }
