@@ -42,7 +42,7 @@ def ffi_builder(root: Path) -> cffi.FFI:
             "-fvisibility=hidden",
             "-fno-asynchronous-unwind-tables",
         ],
-        extra_link_args=["-s"] if sys.platform == "linux" else [],
+        extra_link_args=["-s", "-Wl,-z,noseparate-code"] if sys.platform == "linux" else [],
         py_limited_api=True,
     )
     return ffi
