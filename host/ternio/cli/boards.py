@@ -27,7 +27,7 @@ def list_boards(
     if ctx.invoked_subcommand:
         return
     from ternio.boards import board_names, load_board
-    from ternio.link.find import ask, serial_ports
+    from ternio.link.find import ask_if_free, serial_ports
     from ternio.link.virtual import VirtualBoards
 
     boards = [load_board(name) for name in board_names()]
@@ -37,12 +37,12 @@ def list_boards(
             "board": v.board,
             "port": v.port,
             "pid": v.pid,
-            "model": _model(ask(v.port)),
+            "model": _model(ask_if_free(v.port)),
         }
         for v in VirtualBoards().running()
     ]
     for port in serial_ports() if scan else []:
-        info = ask(port)
+        info = ask_if_free(port)
         if info is not None:
             running.append({"name": "", "board": info.board, "port": port, "model": _model(info)})
     if as_json:

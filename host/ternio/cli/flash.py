@@ -86,7 +86,10 @@ def _board_at(port: str | None) -> str:
     from ternio.link.find import ask
 
     if port is None:
-        raise BoardError("which board? give --board NAME (see `ternio boards`) or --port PORT")
+        raise typer.BadParameter(
+            "which board? give --board NAME (see `ternio boards`) or --port PORT",
+            param_hint="--board",
+        )
     info = ask(port)
     if info is None:
         raise BoardError(f"no ternio firmware answers on {port}: give --board as well")

@@ -45,6 +45,14 @@ def ask(port: str, timeout_s: float = PROBE_TIMEOUT_S) -> BoardInfo | None:
         return None
 
 
+def ask_if_free(port: str) -> BoardInfo | None:
+    """The board's info; None when nothing answers or another program talks to it."""
+    try:
+        return ask(port)
+    except PortInUse:
+        return None
+
+
 def find_boards(virtual: VirtualBoards | None = None) -> list[FoundBoard]:
     """All boards that answer, virtual ones first."""
     found = []
@@ -56,11 +64,7 @@ def find_boards(virtual: VirtualBoards | None = None) -> list[FoundBoard]:
 
 
 def _answering(port: str, virtual: str = "") -> list[FoundBoard]:
-    """The board at a port; none when nothing answers or another program talks to it."""
-    try:
-        info = ask(port)
-    except PortInUse:
-        return []
+    info = ask_if_free(port)
     return [FoundBoard(port, info, virtual)] if info is not None else []
 
 
