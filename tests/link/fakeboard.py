@@ -97,6 +97,11 @@ class FakeBoard:
         """Console output of the board."""
         os.write(self._master, data)
 
+    def write_all(self, data: bytes) -> None:
+        """Console output of any length; returns when all of it is in the line."""
+        while data:
+            data = data[os.write(self._master, data[:1024]) :]
+
     def _send(self, message: bytes) -> None:
         data = message + struct.pack(">H", binascii.crc_hqx(message, 0))
         if self.damage:
