@@ -17,7 +17,7 @@ from ternio.blob import AdapterFile, Blob
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 DIGEST = "963d300f1074a6f42805e6e48acbd27b52431bba5988110073d476e9e54201fa"
 LOGITS = [-2.795701265335083, -4.992330551147461]
-TRAINED = "1b8f187971e1f0265383e1e20b943b8c8973bee9bfa503d7963afcc45569417d"
+TRAINED = "0e7da09a359426d3a2eccae760b35429d01fc5569a4f739356c702b30adc77a2"
 
 
 @pytest.fixture(scope="module")
