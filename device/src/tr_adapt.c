@@ -24,7 +24,7 @@ tr_status tr_adapter_check(const tr_model *model, const void *file, uint32_t byt
     if ((uintptr_t)file % 16) return TR_ERR_ALIGNMENT;
     if (bytes < sizeof *adapter) return TR_ERR_TRUNCATED;
     if (memcmp(adapter->magic, "TADP", 4) != 0) return TR_ERR_MAGIC;
-    if (adapter->major != TR_MAJOR || adapter->minor != TR_MINOR) return TR_ERR_VERSION;
+    if (adapter->major != TR_MAJOR || adapter->minor != TR_ADAPTER_MINOR) return TR_ERR_VERSION;
     if (bytes < adapter->total_bytes) return TR_ERR_TRUNCATED;
     if (bytes > adapter->total_bytes) return TR_ERR_HEADER;
     if (tr_crc32(0, (const uint8_t *)file + TR_CRC_START, bytes - TR_CRC_START) != adapter->crc32)
@@ -43,6 +43,7 @@ tr_status tr_adapter_attach(tr_session *session, const void *file, uint32_t byte
     if (status) return status;
     const tr_adapter_file *adapter = file;
     session->adapting = 0;
+    session->position = 0;
     session->factors = adapter->factors;
     session->steps = adapter->steps;
     session->loss = adapter->loss;
@@ -51,6 +52,7 @@ tr_status tr_adapter_attach(tr_session *session, const void *file, uint32_t byte
 
 void tr_adapter_detach(tr_session *session) {
     session->adapting = 0;
+    session->position = 0;
     session->factors = NULL;
     session->steps = 0;
     session->loss = 0.0f;
@@ -67,7 +69,7 @@ tr_status tr_adapter_export(const tr_session *session, void *out, uint32_t capac
     memset(&head, 0, sizeof head);
     memcpy(head.magic, "TADP", 4);
     head.major = TR_MAJOR;
-    head.minor = TR_MINOR;
+    head.minor = TR_ADAPTER_MINOR;
     head.total_bytes = total;
     memcpy(head.digest, model->digest, sizeof head.digest);
     head.floats = model->adapter_floats;
@@ -100,13 +102,10 @@ static int config_ok(const tr_adapt_config *config) {
     return config->lr > 0.0f && config->beta1 < 1.0f && config->beta2 < 1.0f;
 }
 
-/* Uniform in [-1, 1), multiples of 2^-23, from splitmix64 (Steele, Lea and Flood 2014). */
+/* Uniform in [-1, 1), multiples of 2^-23. */
 static float uniform(uint64_t *state) {
-    uint64_t z = *state += 0x9E3779B97F4A7C15u;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    z ^= z >> 31;
-    return (float)(int32_t)((int32_t)(z >> 40) - 0x800000) * 1.1920928955078125e-7f;
+    int32_t bits = (int32_t)(tr_splitmix64(state) >> 40);
+    return (float)(bits - 0x800000) * 1.1920928955078125e-7f;
 }
 
 static void fresh_factors(const tr_model *model, float *factors, uint64_t seed) {
@@ -121,7 +120,7 @@ static void fresh_factors(const tr_model *model, float *factors, uint64_t seed) 
 tr_status tr_adapt_begin(tr_session *session, const tr_adapt_config *config) {
     if (!session || !session->model || !config) return TR_ERR_ARGUMENT;
     const tr_model *model = session->model;
-    if (!model->adapt) return TR_ERR_NO_ADAPT;
+    if (!TR_ADAPT || !model->adapt) return TR_ERR_NO_ADAPT;
     if (session->arena_bytes < model->adapt_arena) return TR_ERR_ARENA;
     if (!config_ok(config)) return TR_ERR_VALUE;
     float *factors = tr_state_block(session, FACTORS);
@@ -155,7 +154,7 @@ tr_status tr_adapt_set_lr(tr_session *session, float lr) {
 tr_status tr_adapt_step(tr_session *session, const int16_t *input, uint32_t count, uint32_t label,
                         float *loss) {
     if (!session || !session->model || !input) return TR_ERR_ARGUMENT;
-    if (!session->adapting) return TR_ERR_STATE;
+    if (!TR_ADAPT || !session->adapting) return TR_ERR_STATE;
     const tr_model *model = session->model;
     const tr_program *program = (const tr_program *)(const void *)model->adapt;
     if (count != model->channels * model->length || label >= model->outputs) return TR_ERR_ARGUMENT;

@@ -3,7 +3,18 @@
  * wrap. */
 #include "tr_internal.h"
 
-enum { SEC_IODS, SEC_LABL, SEC_TDIR, SEC_ADIR, SEC_INFR, SEC_ADPT, SEC_META, SEC_DATA, SEC_COUNT };
+enum {
+    SEC_IODS,
+    SEC_LABL,
+    SEC_VOCB,
+    SEC_TDIR,
+    SEC_ADIR,
+    SEC_INFR,
+    SEC_ADPT,
+    SEC_META,
+    SEC_DATA,
+    SEC_COUNT
+};
 enum { MAX_OUTPUTS = 1024, MAX_SIDE = 65535, MAX_RANK = 64, MAX_FACTORS = 1 << 28 };
 
 static int is_zero(const void *data, size_t bytes) {
@@ -64,7 +75,8 @@ static const struct {
     uint8_t required, head, entry;
 } kinds[SEC_COUNT] = {
     [SEC_IODS] = {"IODS", 1, 0, sizeof(tr_io)},
-    [SEC_LABL] = {"LABL", 1, 0, 0},
+    [SEC_LABL] = {"LABL", 0, 0, 0},
+    [SEC_VOCB] = {"VOCB", 0, 0, 0},
     [SEC_TDIR] = {"TDIR", 1, 0, sizeof(tr_tensor)},
     [SEC_ADIR] = {"ADIR", 0, 0, sizeof(tr_adapter)},
     [SEC_INFR] = {"INFR", 1, sizeof(tr_program), sizeof(tr_instr)},
@@ -98,6 +110,7 @@ static tr_status find_sections(const uint8_t *blob, const tr_section *found[SEC_
     }
     if (found[SEC_IODS]->count != 1 || found[SEC_META]->count != 1 || found[SEC_DATA]->count != 0)
         return TR_ERR_SECTION;
+    /* LABL or VOCB: check_words */
     return found[SEC_ADPT] && !found[SEC_ADIR] ? TR_ERR_SECTION : TR_OK;
 }
 
@@ -125,6 +138,22 @@ static tr_status check_trits(const tr_u32 *x, uint32_t words) {
     return TR_OK;
 }
 
+/* The same of a T2D tensor, whose rows are merged in pairs. */
+static tr_status check_merged(const tr_u32 *x, uint32_t rows8, uint32_t cols16) {
+    for (uint32_t left = cols16; left;) {
+        uint32_t width = left < 64 ? left : 64, words = width / 16;
+        for (uint32_t pair = 0; pair < rows8 / 2; ++pair, x += 2 * words) {
+            for (uint32_t k = 0; k < words; ++k) {
+                tr_u32 rows[2];
+                tr_unmerge(x[k], x[k + words], rows);
+                if (check_trits(rows, 2)) return TR_ERR_TENSOR;
+            }
+        }
+        left -= width;
+    }
+    return TR_OK;
+}
+
 static tr_status check_tensor(const tr_tensor *tensor, const uint8_t *data, uint32_t data_bytes) {
     uint64_t rows = tensor->rows, cols = tensor->cols, count = rows * cols, bytes;
     if (!is_zero(tensor->reserved0, sizeof tensor->reserved0)) return TR_ERR_TENSOR;
@@ -140,7 +169,11 @@ static tr_status check_tensor(const tr_tensor *tensor, const uint8_t *data, uint
     case TR_I8:
         bytes = tr_round_up(count, 4) + 4 * rows;
         break;
+    case TR_I16:
+        bytes = tr_round_up(2 * count, 4) + 4 * rows;
+        break;
     case TR_T2:
+    case TR_T2D:
         bytes = tr_round_up(rows, 8) * tr_round_up(cols, 16) / 4;
         break;
     default:
@@ -149,14 +182,16 @@ static tr_status check_tensor(const tr_tensor *tensor, const uint8_t *data, uint
     if (bytes != tensor->bytes || tensor->offset % 16) return TR_ERR_TENSOR;
     if (tensor->offset + bytes > data_bytes) return TR_ERR_TENSOR;
     const void *start = data + tensor->offset;
-    if (tensor->dtype == TR_T2) {
+    if (tensor->dtype == TR_T2 || tensor->dtype == TR_T2D) {
         if (!tr_finite(tensor->gamma) || !(tensor->gamma > 0.0f)) return TR_ERR_TENSOR;
-        return check_trits(start, tensor->bytes / 4);
+        return tensor->dtype == TR_T2 ? check_trits(start, tensor->bytes / 4)
+                                      : check_merged(start, (uint32_t)tr_round_up(rows, 8),
+                                                     (uint32_t)tr_round_up(cols, 16));
     }
     if (tr_bits(tensor->gamma) != 0) return TR_ERR_TENSOR;
     if (tensor->dtype == TR_F16) return check_halves(start, (uint32_t)count);
     if (tensor->dtype == TR_F32) return check_floats(start, (uint32_t)count);
-    const uint8_t *scales = (const uint8_t *)start + tr_round_up(count, 4);
+    const uint8_t *scales = (const uint8_t *)start + bytes - 4 * rows; /* behind the integers */
     return check_floats((const float *)(const void *)scales, tensor->rows);
 }
 
@@ -182,20 +217,31 @@ static tr_status check_adapters(tr_model *model) {
     return TR_OK;
 }
 
-/* ---- input, output, labels ---- */
+/* ---- input and output ---- */
+
+static tr_status check_tokens(const tr_io *io) {
+    if (io->channels != 1 || io->patch != 1 || io->length > MAX_SIDE) return TR_ERR_SECTION;
+    return tr_bits(io->sample_rate_hz) || io->input_scale ? TR_ERR_SECTION : TR_OK;
+}
 
 static tr_status check_io(const tr_io *io, const tr_model *model) {
-    if (io->kind != 1 || io->channels < 1 || io->length < 1 || io->patch < 1) return TR_ERR_SECTION;
+    if (io->channels < 1 || io->length < 1 || io->patch < 1) return TR_ERR_SECTION;
     if ((uint64_t)io->channels * io->length > 0x7FFFFFFFu) return TR_ERR_SECTION;
     if (!tr_finite(io->sample_rate_hz) || !(io->sample_rate_hz >= 0.0f)) return TR_ERR_SECTION;
     if (io->outputs < 2 || io->outputs > MAX_OUTPUTS) return TR_ERR_SECTION;
     if (!is_zero(io->reserved, sizeof io->reserved)) return TR_ERR_SECTION;
-    if (io->input_scale >= model->tensor_count) return TR_ERR_SECTION;
+    if (io->kind == TR_TOKENS) return check_tokens(io);
+    if (io->kind != TR_WINDOW || io->input_scale >= model->tensor_count) return TR_ERR_SECTION;
     const tr_tensor *scale = tr_tensor_at(model, io->input_scale);
     if (scale->dtype != TR_F32 || scale->rows != 1 || scale->cols != io->channels)
         return TR_ERR_SECTION;
     return TR_OK;
 }
+
+/* ---- labels and vocabulary ---- */
+
+enum { VOCABULARY_CHARACTERS = 1, VOCABULARY_BYTES = 2 };
+enum { ANY_OTHER = 0xFFFFFFFFu };
 
 static tr_status check_labels(const uint8_t *p, uint32_t bytes, uint32_t count) {
     for (; count; --count) {
@@ -207,11 +253,68 @@ static tr_status check_labels(const uint8_t *p, uint32_t bytes, uint32_t count) 
     return bytes ? TR_ERR_SECTION : TR_OK;
 }
 
+/* p: the form, then for characters `count` code points in ascending order. */
+static tr_status check_vocabulary(const tr_u32 *p, uint32_t bytes, uint32_t count) {
+    if (bytes == 4 && p[0] == VOCABULARY_BYTES) return count == 256 ? TR_OK : TR_ERR_SECTION;
+    if (bytes != 4 + 4 * count || p[0] != VOCABULARY_CHARACTERS) return TR_ERR_SECTION;
+    uint32_t last = 0;
+    for (; count; --count) {
+        uint32_t code = *++p, scalar = code < 0xD800 || (code >= 0xE000 && code <= 0x10FFFF);
+        if (code <= last || !(scalar || code == ANY_OTHER)) return TR_ERR_SECTION;
+        last = code;
+    }
+    return TR_OK;
+}
+
+/* What the outputs are called: LABL of a classifier, VOCB of a model of tokens. */
+static tr_status check_words(const tr_model *model, const tr_section *const found[SEC_COUNT]) {
+    const tr_section *labels = found[SEC_LABL], *vocabulary = found[SEC_VOCB];
+    int tokens = model->kind == TR_TOKENS;
+    if ((labels != NULL) == tokens || (vocabulary != NULL) != tokens) return TR_ERR_SECTION;
+    if ((tokens ? vocabulary : labels)->count != model->outputs) return TR_ERR_SECTION;
+    return tokens ? check_vocabulary((const tr_u32 *)(const void *)model->labels,
+                                     model->labels_bytes, model->outputs)
+                  : check_labels(model->labels, model->labels_bytes, model->outputs);
+}
+
 const char *tr_model_label(const tr_model *model, uint32_t index) {
-    if (!model || index >= model->outputs) return NULL;
+    if (!model || model->kind != TR_WINDOW || index >= model->outputs) return NULL;
     const char *label = (const char *)model->labels;
     while (index--) label += strlen(label) + 1;
     return label;
+}
+
+static const tr_u32 *vocabulary_of(const tr_model *model) {
+    return model && model->kind == TR_TOKENS ? (const tr_u32 *)(const void *)model->labels : NULL;
+}
+
+int tr_model_bytes(const tr_model *model) {
+    const tr_u32 *vocabulary = vocabulary_of(model);
+    return vocabulary && vocabulary[0] == VOCABULARY_BYTES;
+}
+
+int32_t tr_model_token(const tr_model *model, uint32_t character) {
+    const tr_u32 *codes = vocabulary_of(model);
+    if (!codes) return TR_ANY_OTHER;
+    if (tr_model_bytes(model)) return character < 256 ? (int32_t)character : TR_ANY_OTHER;
+    ++codes;
+    uint32_t low = 0, high = model->outputs; /* the first code >= character is in low .. high */
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (codes[middle] < character)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low < model->outputs && codes[low] == character) return (int32_t)low;
+    return codes[model->outputs - 1] == ANY_OTHER ? (int32_t)model->outputs - 1 : TR_ANY_OTHER;
+}
+
+int32_t tr_model_character(const tr_model *model, uint32_t token) {
+    const tr_u32 *codes = vocabulary_of(model);
+    if (!codes || token >= model->outputs) return TR_ANY_OTHER;
+    if (tr_model_bytes(model)) return (int32_t)token;
+    return codes[1 + token] == ANY_OTHER ? TR_ANY_OTHER : (int32_t)codes[1 + token];
 }
 
 /* ---- all of it ---- */
@@ -225,18 +328,41 @@ static void take_sections(tr_model *model, const tr_section *const found[SEC_COU
     model->tensor_count = found[SEC_TDIR]->count;
     model->tensors = model->blob + found[SEC_TDIR]->offset;
     model->data = model->blob + found[SEC_DATA]->offset;
-    model->labels = model->blob + found[SEC_LABL]->offset;
-    model->labels_bytes = found[SEC_LABL]->bytes;
+    const tr_section *words = found[SEC_LABL] ? found[SEC_LABL] : found[SEC_VOCB];
+    model->labels = words ? model->blob + words->offset : NULL;
+    model->labels_bytes = words ? words->bytes : 0;
     model->infer = model->blob + found[SEC_INFR]->offset;
     model->infer_count = found[SEC_INFR]->count;
     if (found[SEC_ADIR]) {
         model->adapter_count = found[SEC_ADIR]->count;
         model->adapters = model->blob + found[SEC_ADIR]->offset;
     }
-    if (found[SEC_ADPT]) {
+    if (found[SEC_ADPT] && TR_ADAPT) {
         model->adapt = model->blob + found[SEC_ADPT]->offset;
         model->adapt_count = found[SEC_ADPT]->count;
     }
+}
+
+static void take_io(tr_model *model, const tr_io *io) {
+    model->kind = (tr_kind)io->kind;
+    model->channels = io->channels;
+    model->length = io->length;
+    model->outputs = io->outputs;
+    model->sample_rate_hz = io->sample_rate_hz;
+    if (model->kind == TR_WINDOW)
+        model->input_scale =
+            (const float *)(const void *)(model->data +
+                                          tr_tensor_at(model, io->input_scale)->offset);
+}
+
+static tr_status check_programs(tr_model *model) {
+    tr_status status = TR_OK;
+    if (model->adapt)
+        status = tr_program_check(model, (const tr_program *)(const void *)model->adapt,
+                                  model->adapt_count, 1, &model->adapt_work);
+    if (status) return status;
+    return tr_program_check(model, (const tr_program *)(const void *)model->infer,
+                            model->infer_count, 0, &model->infer_work);
 }
 
 static tr_status check_model(tr_model *model) {
@@ -253,25 +379,14 @@ static tr_status check_model(tr_model *model) {
     const tr_io *io = (const tr_io *)(const void *)(model->blob + found[SEC_IODS]->offset);
     status = check_io(io, model);
     if (status) return status;
-    model->channels = io->channels;
-    model->length = io->length;
-    model->outputs = io->outputs;
-    model->sample_rate_hz = io->sample_rate_hz;
-    model->input_scale =
-        (const float *)(const void *)(model->data + tr_tensor_at(model, io->input_scale)->offset);
-    if (found[SEC_LABL]->count != io->outputs) return TR_ERR_SECTION;
-    status = check_labels(model->labels, model->labels_bytes, io->outputs);
+    take_io(model, io);
+    status = check_words(model, found);
     if (status) return status;
 
-    if (!model->adapt) {
-        if (model->adapt_arena) return TR_ERR_HEADER;
-    } else {
-        status = tr_program_check(model, (const tr_program *)(const void *)model->adapt,
-                                  model->adapt_count, 1);
-        if (status) return status;
-    }
-    return tr_program_check(model, (const tr_program *)(const void *)model->infer,
-                            model->infer_count, 0);
+    if (found[SEC_ADPT] && model->kind == TR_TOKENS) return TR_ERR_SECTION;
+    if (!found[SEC_ADPT] && model->adapt_arena) return TR_ERR_HEADER;
+    if (!TR_ADAPT) model->adapt_arena = 0;
+    return check_programs(model);
 }
 
 tr_status tr_model_open(tr_model *model, const void *blob, uint32_t bytes) {

@@ -31,6 +31,17 @@ typedef uint16_t TR_ALIAS tr_u16;
 typedef int32_t TR_ALIAS tr_i32;
 typedef uint32_t TR_ALIAS tr_u32;
 
+/* A core without a floating-point unit: what can be done in integers is. Forced on for tests. */
+#if !defined(TR_SOFT_FLOAT) && defined(__arm__) && !defined(__ARM_FP)
+#define TR_SOFT_FLOAT 1
+#endif
+
+#if defined(__GNUC__)
+#define TR_NOINLINE __attribute__((noinline))
+#else
+#define TR_NOINLINE
+#endif
+
 /* Four turns of the next loop as one, in their order: halves the instructions of a short body. */
 #if defined(__clang__)
 #define TR_UNROLL _Pragma("clang loop unroll_count(4)")
@@ -40,10 +51,23 @@ typedef uint32_t TR_ALIAS tr_u32;
 #define TR_UNROLL
 #endif
 
+/* Built without adaptation? Then `adapt` programs are passed over. */
+#if defined(TR_NO_ADAPT)
+enum { TR_ADAPT = 0 };
+#else
+enum { TR_ADAPT = 1 };
+#endif
+
 /* ---- the blob in place ---- */
 
-enum { TR_MAJOR = 0, TR_MINOR = 1, TR_CRC_START = 0x10, TR_DIGEST_START = 0x30 };
-enum { TR_F32 = 1, TR_F16 = 2, TR_I8 = 3, TR_T2 = 4 };
+enum {
+    TR_MAJOR = 0,
+    TR_MINOR = 2,
+    TR_ADAPTER_MINOR = 1,
+    TR_CRC_START = 0x10,
+    TR_DIGEST_START = 0x30
+};
+enum { TR_F32 = 1, TR_F16 = 2, TR_I8 = 3, TR_T2 = 4, TR_T2D = 5, TR_I16 = 6 };
 
 typedef struct {
     uint8_t magic[4];
@@ -102,7 +126,10 @@ typedef struct {
 
 /* ---- instructions ---- */
 
-enum { TR_PROGRAM_AFTER_INFER = 1 }; /* flag of an `adapt` program: `infer` is its forward */
+enum {
+    TR_PROGRAM_AFTER_INFER = 1, /* of an `adapt` program: `infer` is its forward */
+    TR_PROGRAM_STREAM = 2       /* of an `infer` program: one row a call */
+};
 enum { TR_SPACE_NONE = 0, TR_SPACE_ARENA = 1, TR_SPACE_TENSOR = 2, TR_SPACE_ADAPTER = 3 };
 #define TR_OPERAND_STEP  0x10000000u
 #define TR_OPERAND_INDEX 0x0FFFFFFFu
@@ -136,11 +163,19 @@ enum {
     TR_OP_RELU,
     TR_OP_MEANPOOL,
     TR_OP_LAYERNORM,
+    TR_OP_EMBEDDING,
+    TR_OP_QUANTIZE16,
+    TR_OP_LINEAR_I8,
+    TR_OP_ATTENTION_Q8,
+    TR_OP_TERNARY16,
+    TR_OP_ROPE16,
+    TR_OP_NARROW,
+    TR_OP_SWIGLU_Q8,
+    TR_OP_NORM_Q8,
     TR_OP_FORWARD_END,
     TR_OP_CROSS_ENTROPY = 64,
     TR_OP_LINEAR_T,
-    TR_OP_QUANTIZE16,
-    TR_OP_TERNARY_T,
+    TR_OP_TERNARY_T = 67,
     TR_OP_LORA_BWD,
     TR_OP_RMSNORM_BWD,
     TR_OP_ATTENTION_BWD,
@@ -171,17 +206,29 @@ typedef void tr_run(const tr_call *call);
 tr_run tr_input, tr_zero, tr_copy, tr_add, tr_mul, tr_scale, tr_meanpool, tr_rope;
 tr_run tr_linear, tr_linear_t, tr_lora, tr_lora_bwd;
 tr_run tr_quantize, tr_quantize16, tr_ternary, tr_ternary_t;
+tr_run tr_embedding, tr_linear_i8, tr_attention_q8;
+tr_run tr_ternary16, tr_rope16, tr_narrow, tr_swiglu_q8, tr_norm_q8;
 tr_run tr_rmsnorm, tr_rmsnorm_bwd, tr_layernorm, tr_layernorm_bwd;
 tr_run tr_attention, tr_attention_bwd;
 tr_run tr_swiglu, tr_swiglu_bwd, tr_silu, tr_silu_bwd, tr_gelu, tr_gelu_bwd, tr_relu, tr_relu_bwd;
 tr_run tr_cross_entropy, tr_optimize;
 
-/* Checks every instruction of a program; `adapt` says which one it is. */
-tr_status tr_program_check(const tr_model *model, const tr_program *program, uint32_t count,
-                           int adapt);
+/* acc[n1] of TERNARY or TERNARY16. */
+void tr_ternary_sums(const tr_call *call, tr_i32 *acc);
 
-/* Runs a checked program over a session's arena. */
+/* Checks every instruction of a program; `adapt` says which one it is. *work: see tr_model. */
+tr_status tr_program_check(const tr_model *model, const tr_program *program, uint32_t count,
+                           int adapt, uint64_t *work);
+
+/* Runs a checked program over a session's arena; of a stream the row of the session's position. */
 void tr_program_run(tr_session *session, const tr_program *program, uint32_t count);
+
+static inline uint64_t tr_splitmix64(uint64_t *state) { /* Steele, Lea and Flood 2014 */
+    uint64_t z = *state += 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
 
 /* ---- small things ---- */
 
@@ -199,6 +246,33 @@ static inline float tr_from_bits(uint32_t u) {
 
 static inline int tr_finite(float x) {
     return (tr_bits(x) & 0x7F800000u) != 0x7F800000u;
+}
+
+/* The words of an even row and the next of T2 from those of T2D. */
+static inline void tr_unmerge(uint32_t even, uint32_t odd, tr_u32 rows[2]) {
+    uint32_t swap = (even ^ odd) & 0xCCCCCCCCu;
+    odd ^= swap;
+    rows[0] = even ^ swap;
+    rows[1] = (odd << 18 | odd >> 14) ^ 0x55555555u;
+}
+
+/* [a * b / 2^16] of a 32-bit and a 16-bit number */
+static inline int32_t tr_mul_shift16(int32_t a, int16_t b) {
+#if defined(__GNUC__) && defined(__ARM_FEATURE_DSP)
+    int32_t product;
+    __asm__("smulwb %0, %1, %2" : "=r"(product) : "r"(a), "r"((int32_t)b));
+    return product;
+#elif defined(TR_SOFT_FLOAT)
+    return (a >> 16) * b + ((int32_t)((uint32_t)a & 0xFFFF) * b >> 16);
+#else
+    return (int32_t)((int64_t)a * b >> 16);
+#endif
+}
+
+/* round_half_even(x) for |x| < 2^22, in the low bits, by adding 1.5 * 2^23; 0 in the low 16 bits
+ * for NaN */
+static inline uint32_t tr_round_even(float x) {
+    return tr_bits(x + 12582912.0f) - 0x4B400000u;
 }
 
 static inline uint64_t tr_round_up(uint64_t n, uint32_t unit) {

@@ -1,5 +1,6 @@
 /* tr_linear.c - products with float weights: linear layers and LoRA (Hu et al. 2021, arXiv
  * 2106.09685), forward and backward. */
+#include "kernels/tr_dots.h"
 #include "tr_weights.h"
 
 tr_weights tr_weights_of(const tr_call *call, const void *entry) {
@@ -9,9 +10,16 @@ tr_weights tr_weights_of(const tr_call *call, const void *entry) {
     const uint8_t *data = call->session->model->data + tensor->offset;
     w.data = data;
     w.dtype = tensor->dtype;
-    if (w.dtype == TR_I8)
-        w.scale = (const float *)(const void *)(data + tr_round_up(tensor->rows * tensor->cols, 4));
+    if (w.dtype == TR_I8 || w.dtype == TR_I16)
+        w.scale = (const float *)(const void *)(data + tensor->bytes - 4 * tensor->rows);
     return w;
+}
+
+TR_NOINLINE float tr_dot(const float *x, const float *y, uint32_t n) {
+    float sum = 0.0f;
+    TR_UNROLL
+    for (uint32_t k = 0; k < n; ++k) sum += x[k] * y[k];
+    return sum;
 }
 
 float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint32_t row,
@@ -20,7 +28,6 @@ float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint3
     if (w->dtype == TR_F32 && stride == 1) return tr_dot((const float *)w->data + first, x, count);
     if (w->dtype == TR_F32) {
         const float *p = (const float *)w->data + first;
-        TR_UNROLL
         for (uint32_t k = 0; k < count; ++k, p += stride) sum += *p * x[k];
     } else if (w->dtype == TR_F16) {
         const tr_u16 *p = (const tr_u16 *)w->data + first;
@@ -43,6 +50,33 @@ void tr_linear(const tr_call *call) {
     float *dst = call->dst;
     for (uint32_t o = 0; o < out; ++o) {
         float y = tr_weights_dot(&w, o * in, 1, o, 0, call->a, in);
+        dst[o] = bias.data ? y + tr_weight_at(&bias, o) : y;
+    }
+}
+
+/* dst[n0] = row `token` of b [n1, n0] */
+void tr_embedding(const tr_call *call) {
+    uint32_t n = call->i->n0, token = call->session->token, first = token * n;
+    tr_weights w = tr_weights_of(call, call->b);
+    float *dst = call->dst;
+    for (uint32_t k = 0; k < n; ++k) {
+        dst[k] = w.dtype == TR_I8 ? (float)((const int8_t *)w.data)[first + k] * w.scale[token]
+                                  : tr_weight_at(&w, first + k);
+    }
+}
+
+/* dst[n1] = (b [n1, n0] . q) * (row scale * (s / 32767)) + c[n1], a: q16[n0], b: I8 */
+void tr_linear_i8(const tr_call *call) {
+    uint32_t in = call->i->n0, out = call->i->n1;
+    tr_weights w = tr_weights_of(call, call->b), bias = tr_weights_of(call, call->c);
+    const tr_i16 *q = call->a;
+    tr_i32 *acc = call->dst; /* integers first, then the floats in their place */
+    float *dst = call->dst, s;
+    memcpy(&s, q + tr_round_up(in, 8), sizeof s);
+    float unit = s / 32767.0f;
+    tr_dots_i8(acc, out, w.data, in, out, q, in, 1);
+    for (uint32_t o = 0; o < out; ++o) {
+        float y = (float)acc[o] * (w.scale[o] * unit);
         dst[o] = bias.data ? y + tr_weight_at(&bias, o) : y;
     }
 }

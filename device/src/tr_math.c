@@ -1,27 +1,18 @@
-/* tr_math.c - exp, log, tanh, sin, cos and an integer square root. Polynomials are minimax fits
- * over the reduced range (relative error below 4e-9 before rounding); reductions are after Cody and
- * Waite: constants in parts so short that their products with the quotient are exact. */
+/* tr_math.c - exp, log, tanh, sin, cos and an integer square root. exp, sin and cos work in
+ * integers: cheap on a core without floating point, and hardly dearer on one with it. */
 #include "tr_internal.h"
+#include "tr_exp.h"
 #include "tr_math.h"
 
-/* Adding 1.5 * 2^23 leaves round-half-even(x) in the low bits, for |x| < 2^22. */
-static const float ROUNDER = 12582912.0f;
+const uint32_t tr_exp_powers[32] = {
+    0x40000000, 0x4166C34C, 0x42D561B4, 0x444C0740, 0x45CAE0F2, 0x47521CC6, 0x48E1E9BA, 0x4A7A77D4,
+    0x4C1BF829, 0x4DC69CDD, 0x4F7A9930, 0x51382182, 0x52FF6B55, 0x54D0AD5A, 0x56AC1F75, 0x5891FAC1,
+    0x5A82799A, 0x5C7DD7A4, 0x5E8451D0, 0x60962665, 0x62B39509, 0x64DCDEC3, 0x6712460B, 0x69540EC9,
+    0x6BA27E65, 0x6DFDDBCC, 0x70666F76, 0x72DC8374, 0x75606374, 0x77F25CCE, 0x7A92BE8B, 0x7D41D96E,
+};
 
-float tr_exp(float x) {
-    if (!(x > -87.33f)) return x != x ? x : 0.0f;
-    if (x > 88.722839f) return tr_from_bits(0x7F800000u);
-    float rounded = x * 1.44269504f + ROUNDER;
-    float k = rounded - ROUNDER;
-    float r = x - k * 0.693145752f - k * 1.42860677e-6f; /* ln 2 = 15 bits + rest */
-    float q = 0.00139504788f;
-    q = q * r + 0.00836888235f;
-    q = q * r + 0.0416662060f;
-    q = q * r + 0.166665196f;
-    q = q * r + 0.5f;
-    float y = q * r * r + r + 1.0f;
-    /* y * 2^k in two factors: 2^128 is no float */
-    uint32_t n = tr_bits(rounded) - tr_bits(ROUNDER) + 256, half = n >> 1;
-    return y * tr_from_bits((half - 1) << 23) * tr_from_bits((n - half - 1) << 23);
+TR_NOINLINE float tr_exp(float x) {
+    return tr_exp_inline(x);
 }
 
 float tr_log(float x) {
@@ -51,19 +42,51 @@ float tr_tanh(float x) {
     return x < 0.0f ? -y : y;
 }
 
+/* v / 2^30 */
+static float float30(int32_t v) {
+#if defined(TR_SOFT_FLOAT)
+    uint32_t size = v < 0 ? 0u - (uint32_t)v : (uint32_t)v, bits;
+    if (size >= 1u << 30) {
+        bits = 0x3F800000u;
+    } else {
+        uint32_t e = 126;
+        if (!size) return 0.0f;
+        for (; !(size & 1u << 29); --e) size <<= 1;
+        bits = (e << 23) - (1u << 23) + ((size + 31 + (size >> 6 & 1)) >> 6);
+    }
+    return tr_from_bits(bits | ((uint32_t)v & 0x80000000u));
+#else
+    return (float)v * 9.31322575e-10f;
+#endif
+}
+
+/* x = (k + f) quarter turns, |f| <= 1/2, by 2 / pi to 64 bits; u = |f| in units of 2^-32, the sine
+ * and cosine of f by minimax polynomials of u^2 in units of 2^-30. */
 void tr_sincos(float x, float *sin, float *cos) {
-    if (!(x >= -65536.0f && x <= 65536.0f)) x = 0.0f;
-    float rounded = x * 0.636619772f + ROUNDER; /* quarter turns */
-    float k = rounded - ROUNDER;
-    uint32_t quarter = tr_bits(rounded) & 3;
-    /* pi / 2 = 8 + 8 + 8 + 24 bits, k < 2^16 */
-    float r = x - k * 1.5703125f - k * 4.82559204e-4f - k * 1.2665987e-6f - k * 9.92093518e-10f;
-    float z = r * r;
-    float s = ((-0.000195172353f * z + 0.00833217800f) * z - 0.166666552f) * z * r + r;
-    float c = ((2.43920622e-5f * z - 0.00138869369f) * z + 0.0416666381f) * z * z - 0.5f * z + 1.0f;
-    float sine = quarter & 1 ? c : s, cosine = quarter & 1 ? s : c;
-    *sin = quarter & 2 ? -sine : sine;
-    *cos = (quarter + 1) & 2 ? -cosine : cosine;
+    uint32_t bits = tr_bits(x), e = bits >> 23 & 0xFF, m = (bits & 0x007FFFFFu) | 0x00800000u;
+    uint64_t product = (uint64_t)m * 0xA2F9836Eu + ((uint64_t)m * 0x4E441529u >> 32);
+    if (e < 89 || (bits & 0x7FFFFFFFu) > 0x47800000u) product = 0; /* tiny; above 65536 */
+    uint32_t turns =
+        (uint32_t)(product >> ((152 - e) & 63)) + (1u << 29); /* 2^-32 turns, and half */
+    int32_t f = (int32_t)(turns & 0x3FFFFFFFu) - (1 << 29);
+    uint32_t u = (f < 0 ? 0u - (uint32_t)f : (uint32_t)f) << 2, t = tr_high_product(u, u);
+    uint32_t s = 0x051968F5u - tr_high_product(t, 0x004B3D75u);
+    s = 0x6487ED3Au - tr_high_product(t, 0x295774EFu - tr_high_product(t, s));
+    uint32_t c = 0x103B162Cu - tr_high_product(t, 0x014EA9E7u);
+    c = (1u << 30) - tr_high_product(t, 0x4EF4E83Fu - tr_high_product(t, c));
+    int32_t sine = (int32_t)tr_high_product(u, s), cosine = (int32_t)c;
+    if (f < 0) sine = -sine;
+    if (turns >> 30 & 1) { /* a quarter turn on */
+        int32_t other = cosine;
+        cosine = -sine;
+        sine = other;
+    }
+    if (turns >> 31) {
+        sine = -sine;
+        cosine = -cosine;
+    }
+    *sin = float30(bits >> 31 ? -sine : sine);
+    *cos = float30(cosine);
 }
 
 float tr_sqrt_portable(float x) {

@@ -1,6 +1,7 @@
 /* tr_ops.c - input, element-wise and row-wise operations, forward and backward side by side. Row
  * widths are in the comments; every sum runs from the first element to the last in one accumulator.
  */
+#include "tr_exp.h"
 #include "tr_math.h"
 #include "tr_weights.h"
 
@@ -28,25 +29,29 @@ void tr_zero(const tr_call *call) {
 void tr_copy(const tr_call *call) {
     const float *a = call->a;
     float *dst = call->dst;
-    for (uint32_t k = 0; k < call->i->n0; ++k) tr_put(&dst[k], a[k], tr_acc(call));
+    uint32_t n = call->i->n0;
+    for (uint32_t k = 0; k < n; ++k) tr_put(&dst[k], a[k], tr_acc(call));
 }
 
 void tr_add(const tr_call *call) {
     const float *a = call->a, *b = call->b;
     float *dst = call->dst;
-    for (uint32_t k = 0; k < call->i->n0; ++k) dst[k] = a[k] + b[k];
+    uint32_t n = call->i->n0;
+    for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] + b[k];
 }
 
 void tr_mul(const tr_call *call) {
     const float *a = call->a, *b = call->b;
     float *dst = call->dst;
-    for (uint32_t k = 0; k < call->i->n0; ++k) dst[k] = a[k] * b[k];
+    uint32_t n = call->i->n0;
+    for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * b[k];
 }
 
 void tr_scale(const tr_call *call) {
     const float *a = call->a;
     float *dst = call->dst, scale = tr_imm(call);
-    for (uint32_t k = 0; k < call->i->n0; ++k) tr_put(&dst[k], a[k] * scale, tr_acc(call));
+    uint32_t n = call->i->n0;
+    for (uint32_t k = 0; k < n; ++k) tr_put(&dst[k], a[k] * scale, tr_acc(call));
 }
 
 /* dst[n0] = mean over the rows of the loop of a[n0]; its backward is SCALE by 1 / T */
@@ -54,7 +59,8 @@ void tr_meanpool(const tr_call *call) {
     const float *a = call->a;
     float *dst = call->dst, scale = 1.0f / (float)call->rows;
     int first = call->turn == 0, last = call->turn + 1 == call->rows;
-    for (uint32_t k = 0; k < call->i->n0; ++k) {
+    uint32_t n = call->i->n0;
+    for (uint32_t k = 0; k < n; ++k) {
         float sum = (first ? 0.0f : dst[k]) + a[k];
         dst[k] = last ? sum * scale : sum;
     }
@@ -102,14 +108,16 @@ static float relu_slope(float x) {
 static void map(const tr_call *call, float (*f)(float)) {
     const float *a = call->a;
     float *dst = call->dst;
-    for (uint32_t k = 0; k < call->i->n0; ++k) dst[k] = f(a[k]);
+    uint32_t n = call->i->n0;
+    for (uint32_t k = 0; k < n; ++k) dst[k] = f(a[k]);
 }
 
 /* dst[n0] (+)= dy[n0] * f'(a[n0]), dy = c */
 static void map_bwd(const tr_call *call, float (*slope)(float)) {
     const float *a = call->a, *dy = call->c;
     float *dst = call->dst;
-    for (uint32_t k = 0; k < call->i->n0; ++k) tr_put(&dst[k], dy[k] * slope(a[k]), tr_acc(call));
+    uint32_t n = call->i->n0;
+    for (uint32_t k = 0; k < n; ++k) tr_put(&dst[k], dy[k] * slope(a[k]), tr_acc(call));
 }
 
 void tr_silu(const tr_call *call) {
@@ -135,14 +143,16 @@ void tr_relu_bwd(const tr_call *call) {
 void tr_swiglu(const tr_call *call) {
     const float *a = call->a, *b = call->b;
     float *dst = call->dst;
-    for (uint32_t k = 0; k < call->i->n0; ++k) dst[k] = silu(a[k]) * b[k];
+    uint32_t n = call->i->n0;
+    for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] / (1.0f + tr_exp_inline(-a[k])) * b[k];
 }
 
 /* dst[n0] = dy * b * silu'(a), d[n0] = dy * silu(a), dy = c[n0] */
 void tr_swiglu_bwd(const tr_call *call) {
     const float *a = call->a, *b = call->b, *dy = call->c;
     float *da = call->dst, *db = call->d;
-    for (uint32_t k = 0; k < call->i->n0; ++k) {
+    uint32_t n = call->i->n0;
+    for (uint32_t k = 0; k < n; ++k) {
         float gate = a[k], up = b[k], g = dy[k];
         da[k] = g * up * silu_slope(gate);
         db[k] = g * silu(gate);
@@ -159,13 +169,24 @@ static float gain_at(const tr_weights *gain, uint32_t k) {
     return gain->data ? tr_weight_at(gain, k) : 1.0f;
 }
 
+/* dst[k] = a[k] * r * gain[k] */
+static void scale_by_gain(float *dst, const float *a, float r, const tr_weights *gain, uint32_t n) {
+    const tr_u16 *halves = gain->data;
+    const float *floats = gain->data;
+    if (floats && gain->dtype == TR_F16) {
+        for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * tr_half(halves[k]);
+    } else {
+        for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * (floats ? floats[k] : 1.0f);
+    }
+}
+
 /* dst[n0] = a * r * b, r = 1 / sqrt(mean(a^2) + imm) (Zhang and Sennrich 2019, arXiv 1910.07467) */
 void tr_rmsnorm(const tr_call *call) {
     uint32_t n = call->i->n0;
     const float *a = call->a;
     float *dst = call->dst, r = 1.0f / tr_sqrt(mean_square(a, n) + tr_imm(call));
     tr_weights gain = tr_weights_of(call, call->b);
-    for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * gain_at(&gain, k);
+    scale_by_gain(dst, a, r, &gain, n);
 }
 
 /* with g = dy * b, dy = c[n0], h = a * r: dst[n0] (+)= r * (g - h * mean(g h)) */
@@ -233,20 +254,18 @@ void tr_layernorm_bwd(const tr_call *call) {
  * ---- */
 
 void tr_rope(const tr_call *call) {
-    uint32_t width = call->i->n0, head = call->i->n1, pairs = head / 2;
-    int interleaved = call->i->flags & TR_FLAG_INTERLEAVED;
-    const float *a = call->a;
-    float *dst = call->dst;
-    tr_weights frequency = tr_weights_of(call, call->b);
-    for (uint32_t p = 0; p < pairs; ++p) {
+    uint32_t width = call->i->n0, head = call->i->n1, pairs = head / 2, flags = call->i->flags;
+    uint32_t next = flags & TR_FLAG_INTERLEAVED ? 2 : 1, apart = next == 2 ? 1 : pairs;
+    const float *a = call->a, *frequency = tr_weights_of(call, call->b).data;
+    float *dst = call->dst, t = (float)call->t;
+    for (uint32_t p = 0; p < pairs; ++p, a += next, dst += next) {
         float sin, cos;
-        tr_sincos((float)call->t * tr_weight_at(&frequency, p), &sin, &cos);
-        if (call->i->flags & TR_FLAG_BACK) sin = -sin;
-        uint32_t first = interleaved ? 2 * p : p, second = interleaved ? first + 1 : p + pairs;
+        tr_sincos(t * frequency[p], &sin, &cos);
+        const float s = flags & TR_FLAG_BACK ? -sin : sin, c = cos;
         for (uint32_t h = 0; h < width; h += head) {
-            float x = a[h + first], y = a[h + second];
-            dst[h + first] = x * cos - y * sin;
-            dst[h + second] = x * sin + y * cos;
+            float x = a[h], y = a[h + apart];
+            dst[h] = x * c - y * s;
+            dst[h + apart] = x * s + y * c;
         }
     }
 }

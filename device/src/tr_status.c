@@ -22,6 +22,8 @@ const char *tr_status_text(tr_status status) {
         [TR_ERR_MISMATCH] = "the adapter belongs to another model",
         [TR_ERR_STATE] = "called out of order: nothing is being adapted or attached",
         [TR_ERR_VALUE] = "a number is not finite or out of range",
+        [TR_ERR_KIND] = "a window for a model of tokens, or a token for a model of windows",
+        [TR_ERR_CONTEXT] = "the context is full: reset the stream, and go on from its last half",
     };
     return (unsigned)status < TR_STATUS_COUNT ? texts[status] : "unknown status";
 }

@@ -24,6 +24,17 @@ void tr_quantize16(const tr_call *call) {
     memcpy(q + padded, &s, sizeof s);
 }
 
+/* acc[n1] = b [n1, n0] . q, a: q8[n0], scratch d */
+void tr_ternary_sums(const tr_call *call, tr_i32 *acc) {
+    uint32_t in = call->i->n0, out = call->i->n1;
+    const tr_tensor *tensor = call->b;
+    const uint8_t *w = call->session->model->data + tensor->offset;
+    if (tensor->dtype == TR_T2D)
+        tr_kernel_forward_wd(w, call->a, acc, out, in, call->d);
+    else
+        tr_kernel_forward(w, call->a, acc, out, in, call->d);
+}
+
 /* dst[n1] = (b [n1, n0] . q) * (gamma * s / 127), a: q8[n0], scratch d */
 void tr_ternary(const tr_call *call) {
     uint32_t in = call->i->n0, out = call->i->n1;
@@ -33,7 +44,7 @@ void tr_ternary(const tr_call *call) {
     float *dst = call->dst, s;
     memcpy(&s, q + tr_round_up(in, 64), sizeof s);
     float scale = tensor->gamma * s / 127.0f;
-    tr_kernel_forward(call->session->model->data + tensor->offset, q, acc, out, in, call->d);
+    tr_ternary_sums(call, acc);
     tr_kernel_scale(dst, acc, out, scale);
 }
 

@@ -7,7 +7,7 @@
 
 typedef struct {
     const void *data;   /* NULL: no tensor */
-    const float *scale; /* I8: [rows] */
+    const float *scale; /* I8, I16: [rows] */
     uint32_t dtype;
 } tr_weights;
 
@@ -42,11 +42,6 @@ static inline float tr_weight_at(const tr_weights *w, uint32_t index) {
 }
 
 /* sum over k < n, in this order, of x[k] * y[k] */
-static inline float tr_dot(const float *x, const float *y, uint32_t n) {
-    float sum = 0.0f;
-    TR_UNROLL
-    for (uint32_t k = 0; k < n; ++k) sum += x[k] * y[k];
-    return sum;
-}
+float tr_dot(const float *x, const float *y, uint32_t n);
 
 #endif

@@ -33,7 +33,7 @@ def load_manifest(path: Path) -> dict:
     """The manifest at `path`, with the addresses of its `ternio` block as integers."""
     manifest = json.loads(Path(path).read_text(encoding="utf-8"))
     ternio = manifest["ternio"]
-    areas = [ternio["flash"], ternio["ram"], ternio["scratch"]]
+    areas = [ternio["flash"], ternio["ram"]]
     for slots in (ternio["slots"], ternio.get("ram_slots", {})):
         for group in slots.values():
             areas.extend(group)
@@ -43,8 +43,18 @@ def load_manifest(path: Path) -> dict:
 
 
 def _pin(text: str) -> tuple[int, int]:
-    """`C6` -> (2, 6): port index and pin number."""
+    """`C6` -> (2, 6), `P0.24` -> (0, 24): port index and pin number."""
+    if "." in text:
+        port, pin = text.upper().removeprefix("P").split(".")
+        return int(port), int(pin)
     return ord(text[0].upper()) - ord("A"), int(text[1:])
+
+
+def find_port(boards_dir: Path, family: str) -> Path | None:
+    """The folder of a chip family: `ports/<family>` beside the manifests, else in firmware/."""
+    here = Path(__file__).resolve().parents[1] / "ports"
+    folders = (Path(boards_dir) / "ports" / family, here / family)
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def _slot_rows(slots: dict) -> str:
@@ -61,7 +71,7 @@ def board_config(board: str, manifest: dict, emulated: bool) -> str:
     ternio = manifest["ternio"]
     console = ternio["console"]
     if emulated:
-        console = ternio["emulator"].get("console", console)
+        console = ternio.get("emulator", {}).get("console", console)
     link = ternio["link"]
     facts: dict[str, object] = {
         "BOARD_NAME": json.dumps(board),
@@ -72,21 +82,21 @@ def board_config(board: str, manifest: dict, emulated: bool) -> str:
         "BOARD_STACK_BYTES": ternio["stack_bytes"],
         "BOARD_RX_RING_BYTES": link["rx_ring_bytes"],
         "BOARD_FRAME_BYTES": link["frame_bytes"],
-        "BOARD_LINE_BYTES": link["line_bytes"],
         "BOARD_WINDOW_BYTES": link["window_bytes"],
         "BOARD_BAUD": console["baud"],
         "BOARD_FLASH_BASE": f"0x{ternio['flash']['base']:08X}u",
         "BOARD_FLASH_BYTES": f"{ternio['flash']['bytes']}u",
-        "BOARD_SCRATCH_BASE": f"0x{ternio['scratch']['base']:08X}u",
-        "BOARD_SCRATCH_BYTES": f"{ternio['scratch']['bytes']}u",
+        "BOARD_WORK_LIMIT": f"{ternio['work_limit']}u",
         "BOARD_FLASH_SLOT_COUNT": sum(len(v) for v in ternio["slots"].values()),
         "BOARD_FLASH_SLOTS": _slot_rows(ternio["slots"]),
         "BOARD_RAM_SLOT_COUNT": sum(len(v) for v in ternio.get("ram_slots", {}).values()),
         "BOARD_RAM_SLOTS": _slot_rows(ternio.get("ram_slots", {})),
     }
-    if "clock" in ternio:
-        facts["BOARD_CRYSTAL_HZ"] = f"{ternio['clock']['crystal_hz']}u"
-        facts["BOARD_CPU_HZ"] = f"{ternio['clock']['cpu_hz']}u"
+    for name, hertz in ternio.get("clock", {}).items():
+        facts[f"BOARD_{name.upper()}"] = f"{hertz}u"
+    if "base" in console:
+        facts["BOARD_CONSOLE_BASE"] = f"{console['base']}u"
+        facts["BOARD_CONSOLE_IRQ"] = f"{console['irq']}u"
     if "tx" in console:
         facts["BOARD_CONSOLE_UART"] = int("".join(c for c in console["uart"] if c.isdigit()))
         for name in ("tx", "rx"):

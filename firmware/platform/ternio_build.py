@@ -15,32 +15,36 @@ import boardgen
 
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes"]
 FLOAT_RULES = ["-ffp-contract=off", "-fno-math-errno"]
-# Object path in the build folder -> part of the size table, first match wins.
+# Object path and section -> part of the size table, first match wins.
 PARTS = [
-    ("runtime", r"/runtime(_asm)?/"),
+    ("adaptation", r"/runtime.*(adapt|_bwd|backward|optimize|cross_entropy|_log$|_t$|transposed)"),
+    ("adaptation", r"/runtime.*dsp_columns"),
+    ("model checks", r"/tr_(blob|check|hash|status)\.o"),
+    ("inference", r"/runtime(_asm)?/"),
     ("link", r"/src/link/"),
     ("console", r"/src/console/"),
     ("storage", r"/src/storage/"),
     ("model service", r"/src/model/"),
     ("cbor", r"/zcbor/"),
-    ("port", r"/port/"),
+    ("port", r"/port(_shared)?/"),
     ("core", r"/src/"),
     ("model", r"/model_slot"),
-    ("libc", r"\.a(\(|$)"),
+    ("libc", r"\.a(\(| |$)"),
 ]
 
 
 def configure(env, emulated: bool) -> None:
     """Adds flags, generated headers, all sources and the model to the build of one board."""
     board = env["BOARD"]
-    project = Path(env.subst("$PROJECT_DIR"))
-    manifest = boardgen.load_manifest(project.parent / "boards" / f"{board}.json")
+    boards_dir = Path(env.GetProjectConfig().get("platformio", "boards_dir"))
+    manifest = boardgen.load_manifest(boards_dir / f"{board}.json")
     family = manifest["ternio"]["family"]
-    port = project / "ports" / family
-    if not port.is_dir():
+    port = boardgen.find_port(boards_dir, family)
+    if port is None:
         raise SystemExit(
             f"error: {board} is of the family {family}, which has no folder in firmware/ports"
         )
+    shared = Path(__file__).resolve().parents[1] / "ports" / "cortexm"
     generated = Path(env.subst("$BUILD_DIR")) / "generated"
     config = boardgen.board_config(board, manifest, emulated)
     boardgen.write_if_changed(generated / "board_config.h", config.encode())
@@ -50,10 +54,10 @@ def configure(env, emulated: bool) -> None:
     zcbor = boardgen.zcbor_dir()
     if zcbor is None:
         raise SystemExit("error: the PyPI package zcbor is missing: pip install zcbor==0.9.1")
-    runtime = project.parent / "device"
+    sources, runtime = shared.parents[1] / "src", shared.parents[2] / "device"
     env.Append(
         CPPPATH=[
-            str(p) for p in (generated, project / "src", runtime / "include", zcbor / "include")
+            str(p) for p in (generated, sources, shared, runtime / "include", zcbor / "include")
         ],
         CFLAGS=["-std=gnu11"],
         CCFLAGS=[*core, "-O2", "-g", "-ffunction-sections", "-fdata-sections", *FLOAT_RULES],
@@ -68,9 +72,12 @@ def configure(env, emulated: bool) -> None:
         ],
         LIBS=["c", "gcc"],
     )
-    env.Replace(LDSCRIPT_PATH=str(port / "link.ld"))
+    env.Replace(LDSCRIPT_PATH=str(shared / "link.ld"))
+    if not manifest["ternio"].get("adapt", True):
+        env.Append(CPPDEFINES=["TR_NO_ADAPT"])
     env.Append(CCFLAGS=WARNINGS)
     env.BuildSources("$BUILD_DIR/port", str(port))
+    env.BuildSources("$BUILD_DIR/port_shared", str(shared))
     env.BuildSources("$BUILD_DIR/runtime", str(runtime / "src"), "+<**/*.c>")
     env.BuildSources("$BUILD_DIR/runtime_asm", str(runtime / "src"), "+<**/*.S>")
     theirs = {"CCFLAGS": ["$CCFLAGS", *boardgen.ZCBOR_FLAGS]}
@@ -115,7 +122,7 @@ def sizes_by_part(map_text: str) -> dict[str, dict[str, int]]:
         bytes_ = int(size, 16)
         if not int(address, 16) or not bytes_:
             continue
-        part = next((name for name, rule in PARTS if re.search(rule, path)), "other")
+        part = next((name for name, rule in PARTS if re.search(rule, f"{path} {section}")), "other")
         row = table.setdefault(part, {"flash": 0, "ram": 0})
         kind = section.split(".")[0]
         if kind in ("text", "rodata", "data", "vectors", "model_slot"):

@@ -10,6 +10,8 @@ const char *error_text(int code) {
         [ERR_TOO_LARGE - 64] = "too large for a slot of this board",
         [ERR_NO_ADAPTER - 64] = "no adapter",
         [ERR_ARENA - 64] = "arena of this board too small for the model",
+        [ERR_WORK - 64] = "one run of this program takes too long on this board",
+        [ERR_CHARACTER - 64] = "a character that the model does not know",
     };
     if (code < 64) return tr_status_text((tr_status)code);
     if (code - 64 < (int)(sizeof texts / sizeof *texts)) return texts[code - 64];

@@ -13,6 +13,8 @@ enum error_code {
     ERR_TOO_LARGE = 68,
     ERR_NO_ADAPTER = 69,
     ERR_ARENA = 70,
+    ERR_WORK = 71,
+    ERR_CHARACTER = 72,
 };
 
 /* One line of text for a code of either range. */

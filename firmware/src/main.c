@@ -10,10 +10,11 @@ _Noreturn void firmware_main(void) {
     model_start();
     console_banner();
     for (;;) {
-        uint8_t bytes[64];
+        uint8_t bytes[32];
         size_t count = port_rx(bytes, sizeof bytes);
         link_receive(bytes, count);
         if (console_reset_asked()) port_reset();
         if (!count) port_idle();
+        port_watchdog_feed();
     }
 }

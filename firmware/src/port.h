@@ -22,6 +22,10 @@ uint32_t port_micros(void);
 /* Sleeps until a byte arrives or about a millisecond has passed. */
 void port_idle(void);
 
+/* To be called at least every 20 seconds: a board that has a watchdog starts anew when it is not.
+ */
+void port_watchdog_feed(void);
+
 /* Starts the board anew as after power-up; storage keeps its content. */
 _Noreturn void port_reset(void);
 
@@ -37,7 +41,7 @@ const uint8_t *port_map(uint32_t address);
 /* Whether RAM answers at both ends of [address, address + bytes). */
 bool port_ram_present(uint32_t address, uint32_t bytes);
 
-/* Whether flash can be erased and written here: tried by writing to the manifest's scratch area. */
+/* Whether there is a flash that can be erased and written: false in an emulator without one. */
 bool port_flash_works(void);
 
 /* What `info` calls that storage: "flash" on a chip, "file" on the native board. */

@@ -62,6 +62,18 @@ void telemetry_step(const char *label, const struct step_result *result) {
     end(&line);
 }
 
+void telemetry_generate(uint32_t tokens, uint32_t us) {
+    char buffer[LINE_BYTES];
+    struct text line;
+    if (!switched_on) return;
+    begin(&line, buffer, "generate");
+    key(&line, "tokens");
+    text_u32(&line, tokens);
+    key(&line, "us");
+    text_u32(&line, us);
+    end(&line);
+}
+
 void telemetry_model(const tr_model *model, const char *slot) {
     char buffer[LINE_BYTES];
     struct text line;

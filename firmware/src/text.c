@@ -103,3 +103,40 @@ bool text_parse(const char *string, int32_t low, int32_t high, int32_t *value) {
     *value = (int32_t)sum;
     return true;
 }
+
+bool text_parse_float(const char *string, float *value) {
+    uint32_t digits = 0, sum = 0, scale = 1;
+    bool point = false;
+    for (; *string; string++) {
+        if (*string == '.' && !point) {
+            point = true;
+            continue;
+        }
+        if (*string < '0' || *string > '9' || ++digits > 7) return false;
+        sum = sum * 10 + (uint32_t)(*string - '0');
+        if (point) scale *= 10;
+    }
+    *value = (float)sum / (float)scale; /* both exact, so one rounding */
+    return digits > 0;
+}
+
+void text_utf8(struct text *text, uint32_t code) {
+    int more = code < 0x80 ? 0 : code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+    static const uint8_t heads[] = {0, 0xC0, 0xE0, 0xF0};
+    text_char(text, (char)(heads[more] | code >> 6 * more));
+    while (more--) text_char(text, (char)(0x80u | (code >> 6 * more & 0x3Fu)));
+}
+
+uint32_t text_code(const char **string, const char *end) {
+    uint8_t head = (uint8_t) * (*string)++;
+    int more = head < 0x80 ? 0 : (head & 0xE0) == 0xC0 ? 1 : (head & 0xF0) == 0xE0 ? 2 : 3;
+    if (!more) return head;
+    if (head < 0xC2 || head > 0xF4 || end - *string < more) return 0xFFFD;
+    uint32_t code = head & (0x3Fu >> more);
+    for (int i = 0; i < more; i++) {
+        if (((uint8_t)(*string)[i] & 0xC0) != 0x80) return 0xFFFD;
+        code = code << 6 | ((uint8_t)(*string)[i] & 0x3Fu);
+    }
+    *string += more;
+    return code;
+}

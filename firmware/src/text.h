@@ -32,6 +32,16 @@ void text_fixed4(struct text *text, float value);
 /* A JSON string, quotes included. */
 void text_json(struct text *text, const char *string);
 
+/* A code point as UTF-8. */
+void text_utf8(struct text *text, uint32_t code);
+
+/* The code point at `*string`, which moves past it; a byte that is not UTF-8 counts as U+FFFD. */
+uint32_t text_code(const char **string, const char *end);
+
+/* Decimal number of the whole word `string`, with at most seven digits and no exponent: rounded as
+ * any compiler would round it. */
+bool text_parse_float(const char *string, float *value);
+
 /* Decimal integer of the whole word `string`, in [low, high]. */
 bool text_parse(const char *string, int32_t low, int32_t high, int32_t *value);
 

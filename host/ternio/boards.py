@@ -40,7 +40,9 @@ class Board:
     stack_bytes: int
     rx_ring_bytes: int
     frame_bytes: int
-    line_bytes: int
+    window_bytes: int
+    work_limit: int
+    adapts: bool
     baud: int
     model_slots: tuple[Region, ...]
     adapter_slots: tuple[Region, ...]
@@ -60,6 +62,13 @@ class Board:
     def is_emulated(self) -> bool:
         """True when the board can run on this computer, in QEMU or as a process."""
         return bool(self.emulator)
+
+    def arena_beside(self, input_bytes: int) -> int:
+        """Arena left for a model's programs beside its input: the window, 2 bytes a sample; of a
+        token stream 2 bytes a token of context and 4 a token of the vocabulary. An input above
+        `window_bytes` takes from the arena (firmware/src/model/model.c)."""
+        rest = self.arena_bytes + self.window_bytes - (input_bytes + 15 & ~15)
+        return max(0, min(rest, self.arena_bytes))
 
     @property
     def model_slot_bytes(self) -> int:
@@ -96,6 +105,12 @@ class _Reader:
         value = self.data.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             self.fail(self.name(key), f"a whole number of at least {least}", value)
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.data.get(key, default)
+        if not isinstance(value, bool):
+            self.fail(self.name(key), "true or false", value)
         return value
 
     def address(self, key: str) -> int:
@@ -158,7 +173,9 @@ def load_manifest(path: Path) -> Board:
         stack_bytes=block.size("stack_bytes"),
         rx_ring_bytes=link.size("rx_ring_bytes", least=1),
         frame_bytes=link.size("frame_bytes", least=128),
-        line_bytes=link.size("line_bytes", least=1),
+        window_bytes=link.size("window_bytes"),
+        work_limit=block.size("work_limit", least=1),
+        adapts=block.flag("adapt", True),
         baud=console.size("baud", least=1),
         model_slots=slots.regions("model"),
         adapter_slots=slots.regions("adapter"),

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -47,12 +47,15 @@ class Model:
 
     Attributes:
         name: the model's name.
-        labels: one per output.
+        kind: "window", or "tokens" for a language model.
+        labels: one per output; () of a language model, which has a vocabulary.
         digest: SHA-256 that identifies the model, 32 bytes.
-        channels, length: shape of the input window, `length` rows of `channels` samples.
+        channels, length: shape of the input window, `length` rows of `channels` samples. Of a
+            language model 1 and its context.
         outputs: number of logits.
         sample_rate_hz: 0.0 when unknown.
         input_scale: [channels] float32, raw units per integer step.
+        infer_work, adapt_work: work of one run of each program, in about multiply-accumulates.
         infer_arena, adapt_arena: bytes of memory; `adapt_arena` is 0 without an adapt program.
         adapter_floats: trainable numbers of an adapter; 0 when the model has no adapters.
         adapter_file_bytes: size of an adapter file.
@@ -70,14 +73,19 @@ class Model:
         self.length: int = self._c.length
         self.outputs: int = self._c.outputs
         self.sample_rate_hz: float = self._c.sample_rate_hz
-        scale = ffi.buffer(self._c.input_scale, 4 * self.channels)
+        self.kind = "tokens" if self._c.kind == lib.TR_TOKENS else "window"
+        scales = 0 if self.kind == "tokens" else self.channels
+        scale = ffi.buffer(self._c.input_scale, 4 * scales) if scales else b""
         self.input_scale = np.frombuffer(scale, np.float32).copy()
+        self.infer_work: int = self._c.infer_work
+        self.adapt_work: int = self._c.adapt_work
         self.infer_arena: int = self._c.infer_arena
         self.adapt_arena: int = self._c.adapt_arena
         self.adapter_floats: int = self._c.adapter_floats
         self.adapter_file_bytes: int = lib.tr_adapter_bytes(self._c)
+        labels = 0 if self.kind == "tokens" else self.outputs
         self.labels = tuple(
-            ffi.string(lib.tr_model_label(self._c, k)).decode() for k in range(self.outputs)
+            ffi.string(lib.tr_model_label(self._c, k)).decode() for k in range(labels)
         )
 
     @classmethod
@@ -99,6 +107,29 @@ class Model:
     def can_adapt(self) -> bool:
         """Whether the blob has an adapt program."""
         return self.adapt_arena > 0
+
+    def tokens(self, text: str) -> list[int]:
+        """Tokens of a text, in a language model's vocabulary.
+
+        Raises:
+            DataError: the model has no vocabulary, or one without a token for a character.
+        """
+        if self.kind != "tokens":
+            raise DataError(f"model {self.name} takes windows of samples, not text")
+        by_bytes = lib.tr_model_bytes(self._c)
+        units = text.encode() if by_bytes else [ord(c) for c in text]
+        tokens = [lib.tr_model_token(self._c, unit) for unit in units]
+        for unit, token in zip(units, tokens, strict=True):
+            if token < 0:
+                raise DataError(f"the vocabulary of {self.name} has no {chr(unit)!r}")
+        return tokens
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of tokens; what is no character of the vocabulary, or no UTF-8, is U+FFFD."""
+        units = [lib.tr_model_character(self._c, int(token)) for token in tokens]
+        if lib.tr_model_bytes(self._c):
+            return bytes(unit for unit in units if unit >= 0).decode(errors="replace")
+        return "".join(chr(unit) if unit >= 0 else "\N{REPLACEMENT CHARACTER}" for unit in units)
 
     def quantize(self, window: npt.ArrayLike) -> np.ndarray:
         """Raw samples [length, channels] as the int16 that the model expects, saturated.
@@ -188,6 +219,56 @@ class Session:
         _raise_unless_ok(status, "infer", RuntimeFault)
         return np.frombuffer(ffi.buffer(logits[0], 4 * self.model.outputs), np.float32).copy()
 
+    @property
+    def position(self) -> int:
+        """Tokens that the stream of a language model holds, 0 .. model.length."""
+        return self._c.position
+
+    def reset_stream(self) -> None:
+        """Starts the stream of a language model again, at position 0."""
+        lib.tr_stream_reset(self._c)
+
+    def step(self, token: int) -> np.ndarray:
+        """Takes one token; logits [outputs] float32 of the one that follows it.
+
+        Raises:
+            RuntimeFault: the context is full, or the model takes windows.
+        """
+        if not 0 <= token < self.model.outputs:
+            raise DataError(f"token {token} is not in 0 .. {self.model.outputs - 1}")
+        logits = ffi.new("const float **")
+        _raise_unless_ok(lib.tr_step(self._c, int(token), logits), "step", RuntimeFault)
+        return np.frombuffer(ffi.buffer(logits[0], 4 * self.model.outputs), np.float32).copy()
+
+    def generate(
+        self, prompt: Sequence[int], sampler: Sampler | None = None
+    ) -> Generator[int, None, None]:
+        """Tokens that follow `prompt` (at least one token), without end.
+
+        A stream starts anew with the prompt. Where the context is full, it starts again with the
+        last half of it, as a board does.
+
+        Args:
+            sampler: how to choose; by default the likeliest token.
+        """
+        sampler = sampler or Sampler(temperature=0.0)
+        self.reset_stream()
+        kept: list[int] = []
+        pending = list(prompt)
+        if not pending:
+            raise DataError("a prompt of at least one token is expected")
+        while True:
+            for token in pending:
+                if self.position == self.model.length:
+                    kept = kept[-max(self.model.length // 2, 1) :]
+                    self.reset_stream()
+                    for old in kept:
+                        self.step(old)
+                logits = self.step(token)
+                kept.append(token)
+            pending = [sampler(logits)]
+            yield pending[0]
+
     def adapt_begin(
         self,
         optimizer: str = "adam",
@@ -262,6 +343,40 @@ class Session:
         """Back to the base model; factors that were not saved are forgotten."""
         lib.tr_adapter_detach(self._c)
         self._adapter = None
+
+
+class Sampler:
+    """Chooses tokens from logits; the same settings and seed choose the same ones everywhere.
+
+    Args:
+        temperature: of the softmax; 0 takes the likeliest token.
+        top_k: keep the k likeliest; 0: all.
+        top_p: then keep the fewest whose probabilities reach p; 1: all.
+        seed: of the random numbers.
+    """
+
+    def __init__(
+        self, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0
+    ) -> None:
+        if not 0 <= temperature < float("inf") or not 0 < top_p <= 1 or not 0 <= top_k < 1 << 32:
+            raise DataError(
+                f"temperature {temperature}, top_k {top_k}, top_p {top_p}: expected temperature "
+                ">= 0, top_k >= 0 and 0 < top_p <= 1"
+            )
+        self._c = ffi.new("tr_sampler *")
+        self._c.temperature, self._c.top_k, self._c.top_p = temperature, top_k, top_p
+        self._c.state = seed & 0xFFFFFFFFFFFFFFFF
+
+    def __call__(self, logits: npt.ArrayLike) -> int:
+        """The chosen token of logits [outputs]."""
+        values = np.ascontiguousarray(logits, np.float32)
+        weights = np.empty(values.size, np.uint32)
+        return lib.tr_sample(
+            self._c,
+            ffi.cast("const float *", values.ctypes.data),
+            values.size,
+            ffi.cast("uint32_t *", weights.ctypes.data),
+        )
 
 
 def classify(logits: npt.ArrayLike) -> tuple[int, np.ndarray]:

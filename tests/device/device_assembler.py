@@ -9,11 +9,12 @@ import zlib
 import numpy as np
 
 FORWARD = """LOOP INPUT ZERO COPY ADD MUL SCALE LINEAR QUANTIZE TERNARY LORA RMSNORM ROPE ATTENTION
-SWIGLU SILU GELU RELU MEANPOOL LAYERNORM"""
-BACKWARD = """CROSS_ENTROPY LINEAR_T QUANTIZE16 TERNARY_T LORA_BWD RMSNORM_BWD ATTENTION_BWD
+SWIGLU SILU GELU RELU MEANPOOL LAYERNORM EMBEDDING QUANTIZE16 LINEAR_I8 ATTENTION_Q8
+TERNARY16 ROPE16 NARROW SWIGLU_Q8 NORM_Q8"""
+BACKWARD = """CROSS_ENTROPY LINEAR_T - TERNARY_T LORA_BWD RMSNORM_BWD ATTENTION_BWD
 SWIGLU_BWD SILU_BWD GELU_BWD RELU_BWD LAYERNORM_BWD"""
 OPS = {name: 1 + k for k, name in enumerate(FORWARD.split())}
-OPS.update({name: 64 + k for k, name in enumerate(BACKWARD.split())}, OPTIMIZE=79)
+OPS.update({name: 64 + k for k, name in enumerate(BACKWARD.split()) if name != "-"}, OPTIMIZE=79)
 STEP = 1 << 28
 ARENA, TENSOR, ADAPTER = 1 << 29, 2 << 29, 3 << 29
 ACC = 0x80
@@ -50,6 +51,25 @@ def pack_trits(w: np.ndarray) -> bytes:
     return bytes(out)
 
 
+def merge_rows(packed: bytes, rows: int, cols: int) -> bytes:
+    """Layout WD from layout WU, word by word from the format's definition."""
+    out = bytearray(packed)
+    at = 0
+    for start in range(0, pad(cols, 16), 64):
+        words = min(64, pad(cols, 16) - start) // 16
+        for _ in range(0, pad(rows, 8), 2):
+            for k in range(words):
+                even, odd = at + 4 * k, at + 4 * (words + k)
+                e, o = (struct.unpack_from("<I", out, place)[0] for place in (even, odd))
+                o ^= 0x55555555
+                o = (o >> 18 | o << 14) & 0xFFFFFFFF
+                s = (e ^ o) & 0xCCCCCCCC
+                struct.pack_into("<I", out, even, e ^ s)
+                struct.pack_into("<I", out, odd, o ^ s)
+            at += 8 * words
+    return bytes(out)
+
+
 def seal(blob: bytes | bytearray) -> bytes:
     """The same bytes with digest and CRC made right."""
     blob = bytearray(blob)
@@ -58,10 +78,17 @@ def seal(blob: bytes | bytearray) -> bytes:
     return bytes(blob)
 
 
-class Assembler:
-    """Collects tensors, adapters and instructions; `build()` gives the blob."""
+def characters(codes) -> bytes:
+    """A vocabulary section of code points."""
+    return struct.pack(f"<I{len(codes)}I", 1, *codes)
 
-    def __init__(self, channels=1, length=4, outputs=2, name="test"):
+
+class Assembler:
+    """Collects tensors, adapters and instructions; `build()` gives the blob. With a vocabulary
+    (the bytes of VOCB) the model is one of tokens, `length` its context."""
+
+    def __init__(self, channels=1, length=4, outputs=2, name="test", vocabulary: bytes = b""):
+        self.vocabulary = vocabulary
         self.channels, self.length, self.outputs, self.name = channels, length, outputs, name
         self.entries: list[bytes] = []
         self.data = bytearray()
@@ -73,9 +100,9 @@ class Assembler:
         self.top = 0
         self.infer_arena: int | None = None  # by default the same as adapt's
         self.labels = [f"class {k}" for k in range(outputs)]
-        self.input = self.room(bytes_=2 * channels * length, align=16)
+        self.input = 0 if vocabulary else self.room(bytes_=2 * channels * length, align=16)
         self.logits = self.room(outputs)
-        self.scale = self.f32(np.full((1, channels), 0.5))
+        self.scale = 0 if vocabulary else self.f32(np.full((1, channels), 0.5))
 
     def room(self, floats: int = 0, bytes_: int = 0, align: int = 4) -> int:
         """Reserves arena; returns the operand word."""
@@ -89,6 +116,9 @@ class Assembler:
 
     def q16(self, n: int) -> int:
         return self.room(bytes_=2 * pad(n, 8) + 16, align=16)
+
+    def q8_block(self, rows: int, n: int) -> int:
+        return self.room(bytes_=rows * (pad(n, 64) + 16), align=16)
 
     def scratch(self, n: int) -> int:
         return self.room(bytes_=max(2 * pad(n, 64), 1408), align=16)
@@ -115,8 +145,18 @@ class Assembler:
         data = q.tobytes() + bytes(-q.size % 4) + np.asarray(scales, "<f4").tobytes()
         return self._tensor(3, q.shape, data)
 
+    def i16(self, q, scales) -> int:
+        q = np.asarray(q, "<i2")
+        data = q.tobytes() + bytes(-q.nbytes % 4) + np.asarray(scales, "<f4").tobytes()
+        return self._tensor(6, q.shape, data)
+
     def t2(self, trits, gamma: float) -> int:
         return self._tensor(4, np.shape(trits), pack_trits(np.asarray(trits)), gamma)
+
+    def t2d(self, trits, gamma: float) -> int:
+        return self._tensor(
+            5, np.shape(trits), merge_rows(pack_trits(np.asarray(trits)), *np.shape(trits)), gamma
+        )
 
     def adapter(self, inputs: int, outputs: int, rank: int, scale=1.0, bound=0.25) -> int:
         a = self.factors
@@ -141,15 +181,16 @@ class Assembler:
 
     def build(self) -> bytes:
         arena = pad(self.top, 16)
-        iods = struct.pack(
-            "<IIIfIII36x", 1, self.channels, self.length, 50.0, self.outputs, self.scale & 0xFFFF, 1
-        )
+        tokens = bool(self.vocabulary)
+        shape = (1 + tokens, self.channels, self.length, 0.0 if tokens else 50.0, self.outputs)
+        iods = struct.pack("<IIIfIII36x", *shape, self.scale & 0xFFFF, 1)
         labels = b"".join(text.encode() + b"\0" for text in self.labels)
+        words = (b"VOCB", self.vocabulary) if tokens else (b"LABL", labels)
         sections = [
             (b"IODS", iods, 1),
-            (b"LABL", labels, self.outputs),
+            (*words, self.outputs),
             (b"TDIR", b"".join(self.entries), len(self.entries)),
-            (b"INFR", self._program(self.infer, 0, 0), len(self.infer)),
+            (b"INFR", self._program(self.infer, 0, 2 if tokens else 0), len(self.infer)),
         ]
         if self.adapters:
             sections.append((b"ADIR", b"".join(self.adapters), len(self.adapters)))
@@ -167,7 +208,7 @@ class Assembler:
         body += bytes(-len(body) % 16)
         total = start + len(body)
         adapt_arena = arena + 4 * self.block_bytes if self.adapt else 0
-        header = struct.pack("<4sHHII32s", b"TERN", 0, 1, total, 0, b"")
+        header = struct.pack("<4sHHII32s", b"TERN", 0, 2, total, 0, b"")
         infer_arena = arena if self.infer_arena is None else self.infer_arena
         header += struct.pack("<IIII", total, len(sections), infer_arena, adapt_arena)
         header += self.name.encode().ljust(32, b"\0")

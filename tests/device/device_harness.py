@@ -89,6 +89,12 @@ class Machine:
         assert status == 0
         return self.view(self.asm.logits, self.asm.outputs).copy()
 
+    def feed(self, token: int) -> tuple[str, np.ndarray]:
+        """One token of a stream: the status, and the logits."""
+        logits = self.lib.ffi.new("const float **")
+        status = self.lib.c.tr_step(self.session, token, logits)
+        return self.lib.name(status), self.view(self.asm.logits, self.asm.outputs).copy()
+
     def begin(self, **settings) -> str:
         config = self.lib.ffi.new("tr_adapt_config *", self.lib.c.tr_adapt_defaults())
         for key, value in settings.items():

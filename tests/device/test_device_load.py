@@ -77,7 +77,7 @@ def test_alignment_and_null(library):
 HEADER = [
     (0x00, b"TADP", "TR_ERR_MAGIC"),
     (0x04, b"\1", "TR_ERR_VERSION"),
-    (0x06, b"\2", "TR_ERR_VERSION"),
+    (0x06, b"\1", "TR_ERR_VERSION"),
     (0x08, u32(len(BLOB) + 16), "TR_ERR_TRUNCATED"),
     (0x08, u32(len(BLOB) - 16), "TR_ERR_HEADER"),
     (0x30, u32(len(BLOB) - 16), "TR_ERR_HEADER"),

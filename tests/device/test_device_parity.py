@@ -6,9 +6,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from device_example import example, windows
 from device_harness import FLAGS, ROOT, compile_c
+from device_models import motion, text
+from device_stream import language_model
 
 BOARD = Path(__file__).resolve().parent / "board"
 ARM = ("arm-none-eabi-gcc", "-mthumb", "-nostartfiles", "--specs=nosys.specs", "--specs=nano.specs")
@@ -26,8 +29,18 @@ HAVE_EMULATOR = shutil.which("qemu-system-arm") and shutil.which(ARM[0])
 def data(tmp_path_factory) -> Path:
     """A folder with what data.S includes."""
     folder = tmp_path_factory.mktemp("parity")
-    (folder / "parity.tern").write_bytes(example().build())
+    blobs = {
+        "example": example(),
+        "floats": motion(integer=False),
+        "rows": motion(merged=True),
+        "stream": language_model(),
+        "text": text(merged=True),
+    }
+    for name, assembler in blobs.items():
+        (folder / f"{name}.tern").write_bytes(assembler.build())
     (folder / "windows.bin").write_bytes(windows(6).tobytes())
+    samples = np.random.default_rng(8).standard_normal((2, 600)) * 1500
+    (folder / "motion.bin").write_bytes(samples.astype("<i2").tobytes())
     return folder
 
 
@@ -41,12 +54,14 @@ def host_lines(folder: Path, name: str, *flags: str, compiler=("cc",)) -> list[s
 @pytest.fixture(scope="module")
 def reference(data) -> list[str]:
     lines = host_lines(data, "reference", "-O2")
-    assert lines.count("status 00000000") == 2 and "open 00000000" in lines
-    assert len(set(lines)) >= 13, "every checksum is there, and none is that of nothing"
+    assert lines.count("status 00000000") == 4 and lines.count("open 00000000") == 3
+    assert len(set(lines)) >= 19, "every checksum is there, and none is that of nothing"
     return lines
 
 
-@pytest.mark.parametrize("flags", ["-O0", "-O3", "-Os", "-DTR_PORTABLE_SQRT -O2"])
+@pytest.mark.parametrize(
+    "flags", ["-O0", "-O3", "-Os", "-DTR_PORTABLE_SQRT -O2", "-DTR_SOFT_FLOAT -O2"]
+)
 def test_host_optimisation_does_not_matter(data, reference, flags):
     assert host_lines(data, "variant", *flags.split()) == reference
 

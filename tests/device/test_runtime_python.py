@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from device_example import example, windows
 from device_harness import Machine
+from device_stream import CONTEXT, language_model
 
 from ternio import runtime
 from ternio.errors import BlobError, DataError, RuntimeFault
@@ -137,3 +140,57 @@ def test_classify():
     best, probabilities = runtime.classify([0.0, 2.0, 2.0])
     assert best == 1
     np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-6)
+
+
+@pytest.fixture
+def stream() -> runtime.Session:
+    return runtime.Session(runtime.Model.open(language_model().build()))
+
+
+def test_a_language_model_says_what_it_is(stream):
+    model = stream.model
+    assert (model.kind, model.length, model.outputs, model.labels) == ("tokens", CONTEXT, 8, ())
+    assert not model.can_adapt and model.input_scale.size == 0 and model.infer_work > 3000
+    assert model.tokens("a b\N{EURO SIGN}z") == [2, 1, 3, 5, 7]
+    assert model.text([2, 1, 5, 7]) == "a \N{EURO SIGN}\N{REPLACEMENT CHARACTER}"
+    with pytest.raises(DataError, match="not text"):
+        runtime.Model.open(BLOB).tokens("a")
+
+
+def test_steps_are_those_of_the_library(library, stream):
+    machine = Machine(library, language_model())
+    for k, token in enumerate([1, 5, 2, 2]):
+        assert stream.position == k
+        np.testing.assert_array_equal(stream.step(token), machine.feed(token)[1])
+    stream.reset_stream()
+    assert stream.position == 0
+    with pytest.raises(DataError, match=r"0 \.\. 7"):
+        stream.step(8)
+    with pytest.raises(RuntimeFault, match="window for a model of tokens"):
+        stream.infer(np.zeros(CONTEXT, np.int16))
+    for _ in range(CONTEXT):
+        stream.step(0)
+    with pytest.raises(RuntimeFault, match="context is full"):
+        stream.step(0)
+
+
+def test_generation_goes_on_from_the_last_half_of_a_full_context(stream):
+    settings = {"temperature": 0.8, "top_k": 5, "top_p": 0.9, "seed": 4}
+    got = list(itertools.islice(stream.generate([1, 2, 3], runtime.Sampler(**settings)), 40))
+    text, sampler = [1, 2, 3], runtime.Sampler(**settings)
+    start = 0  # of what the context holds
+    for token in got:
+        session = runtime.Session(stream.model)
+        for known in text[start:]:
+            logits = session.step(known)
+        assert token == sampler(logits)
+        text.append(token)
+        if len(text) - start > CONTEXT:
+            start = len(text) - 1 - CONTEXT // 2
+    assert len(set(got)) > 3
+
+
+def test_sampler_refuses_settings_out_of_range():
+    for wrong in ({"temperature": -1}, {"top_p": 0}, {"top_p": 1.5}, {"top_k": -1}):
+        with pytest.raises(DataError, match="expected temperature"):
+            runtime.Sampler(**wrong)

@@ -18,7 +18,10 @@ def _skip_without_tools(name: str) -> None:
         pytest.skip(f"{', '.join(missing)} not installed")
 
 
-@pytest.fixture(params=[pytest.param("netduinoplus2", marks=pytest.mark.emulator), "native"])
+EMULATED = ["netduinoplus2", "microbit", "mps2_an500", "mps3_an547"]
+
+
+@pytest.fixture(params=[*(pytest.param(b, marks=pytest.mark.emulator) for b in EMULATED), "native"])
 def board_name(request) -> str:
     """Each emulated board in turn."""
     _skip_without_tools(request.param)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import select
 import time
@@ -14,9 +15,10 @@ from ternio.boards import load_board
 from ternio.checkpoint import Checkpoint
 from ternio.compile import Options, pack_checkpoint
 from ternio.data import InputDescription
+from ternio.data.vocabulary import Vocabulary
 from ternio.firmware import pio
 from ternio.link.virtual import VirtualBoard, VirtualBoards
-from ternio.models import Classifier, ClassifierConfig
+from ternio.models import Classifier, ClassifierConfig, LanguageModel, LanguageModelConfig
 from ternio.tensor import manual_seed
 
 
@@ -31,14 +33,36 @@ def blob(name: str = "small", *, seed: int = 0, length: int = 12, width: int = 1
 
 
 @cache
-def motion_shaped() -> bytes:
+def sizeable() -> bytes:
+    """A blob of about 20 KB that fits the smallest board."""
+    return blob("sizeable", seed=9, width=64, ffn=128)
+
+
+VOCABULARY = Vocabulary("characters", "".join(sorted("\n\\ .,Iabcdefghijklmnopqrstuvwxyz-'?!ATé")))
+
+
+@cache
+def language() -> bytes:
+    """A packed language model with random weights: 40 characters, a context of 16."""
+    manual_seed(12)
+    config = LanguageModelConfig(
+        vocabulary=len(VOCABULARY), context=16, width=32, layers=2, heads=2, kv_heads=1, ffn=48
+    )
+    checkpoint = Checkpoint(model=LanguageModel(config), name="text", vocabulary=VOCABULARY)
+    return pack_checkpoint(checkpoint, Options(adapt=False)).encode()
+
+
+@cache
+def motion_shaped(options: Options | None = None) -> bytes:
     """A blob of the shape and size of the reference model `motion`, untrained."""
     manual_seed(7)
     config = ClassifierConfig(channels=6, length=100, classes=4)
-    return _pack("motion", config, ("badminton", "running", "standing", "walking"))
+    return _pack("motion", config, ("badminton", "running", "standing", "walking"), options)
 
 
-def _pack(name: str, config: ClassifierConfig, labels: tuple[str, ...]) -> bytes:
+def _pack(
+    name: str, config: ClassifierConfig, labels: tuple[str, ...], options: Options | None = None
+) -> bytes:
     n = config.channels
     inputs = InputDescription(
         channels=tuple(f"c{i}" for i in range(n)),
@@ -50,7 +74,7 @@ def _pack(name: str, config: ClassifierConfig, labels: tuple[str, ...]) -> bytes
     )
     model = Classifier(config)
     checkpoint = Checkpoint(model=model, labels=labels, inputs=inputs, name=name)
-    return pack_checkpoint(checkpoint, Options()).encode()
+    return pack_checkpoint(checkpoint, options or Options()).encode()
 
 
 def window(count: int, seed: int = 0) -> np.ndarray:
@@ -86,6 +110,15 @@ class Console:
             if select.select([self.descriptor], [], [], left)[0]:
                 data += os.read(self.descriptor, 1)
         return [line.rstrip("\r") for line in data.decode().split("\n")[:count]]
+
+    def answer(self) -> bytes:
+        """The next SMP message, its lines of base64 decoded and joined; text lines are skipped."""
+        data = b""
+        while len(data) < 2 or len(data) - 2 < int.from_bytes(data[:2], "big"):
+            line = self.lines()[0].encode()
+            if line[:2] in (b"\x06\t", b"\x04\x14"):
+                data += base64.b64decode(line[2:])
+        return data[2:-2]
 
     def ask(self, line: str) -> str:
         """Sends a command and returns its answer."""

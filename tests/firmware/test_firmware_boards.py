@@ -7,17 +7,20 @@ import zlib
 
 import numpy as np
 import pytest
-from firmware_boards import Console, blob, motion_shaped, start, window
+from firmware_boards import Console, blob, motion_shaped, sizeable, start, window
 from smpclient.generics import success
 from smpclient.requests.file_management import FileHashChecksum, FileStatus, FileUpload
 from smpclient.requests.os_management import MCUMgrParametersRead, OSApplicationInfoRead
 from smpclient.requests.statistics_management import GroupData, ListOfGroups
 
+from ternio.boards import load_board
+from ternio.compile import Options
 from ternio.errors import LinkError
 from ternio.link.client import BoardClient
+from ternio.link.messages import Execute
 from ternio.runtime import Model, Session
 
-STORAGE = {"netduinoplus2": "ram", "native": "file"}
+STORAGE = {"native": "file", "microbit": "flash"}  # the others: "ram"
 
 
 def reference(data: bytes) -> Session:
@@ -31,7 +34,9 @@ def reference(data: bytes) -> Session:
 def test_console_of_a_bare_board(console, board_name):
     about = console.ask("info")
     assert f"board={board_name} version=0.1.0 model=none reason=no-model-in-any-slot" in about
-    assert f"slot=none storage={STORAGE[board_name]}" in about and "adapter=none" in about
+    assert (
+        f"slot=none storage={STORAGE.get(board_name, 'ram')}" in about and "adapter=none" in about
+    )
     assert console.ask("infer") == "error: no model on this board"
     assert console.ask("frobnicate now").startswith("error: unknown command; type help: frobnicate")
     assert console.ask("  help").startswith("commands: help; info; labels; put OFFSET N N ...")
@@ -55,7 +60,8 @@ def test_standard_frames(client, board_name):
     ask = client._ask
     assert client.echo("Grüße, " + "x" * 300) == "Grüße, " + "x" * 300
     parameters = ask(MCUMgrParametersRead())
-    assert (parameters.buf_size, parameters.buf_count) == (1536, 1)
+    frame_bytes = load_board(board_name).frame_bytes
+    assert (parameters.buf_size, parameters.buf_count) == (frame_bytes, 1)
     assert ask(OSApplicationInfoRead(format="sni")).output == f"ternio {board_name} {board_name}"
     assert ask(ListOfGroups()).stat_list == ("ternio",)
     assert ask(GroupData(name="ternio")).fields["frames"] >= 4
@@ -125,16 +131,24 @@ def test_every_damaged_header_field_is_refused(client):
     assert client.infer(x).logits.tobytes() == before
 
 
-def test_a_model_too_large_for_the_arena_is_refused(client, board_name):
-    if board_name == "native":
-        pytest.skip("its arena takes what its slots take")
-    wide = blob("wide", length=4000, width=16)
-    with pytest.raises(LinkError, match="refused the file: arena of this board too small"):
-        client.upload("/model", wide)
+# Length of a model's window, and why it is refused.
+TOO_MUCH = {
+    "microbit": (400, "arena"),
+    "netduinoplus2": (4000, "arena"),
+    "mps2_an500": (4000, "one run"),
+    "mps3_an547": (8000, "one run"),
+    "native": (30000, "one run"),
+}
+
+
+def test_a_model_too_large_or_too_slow_is_refused(client, board_name):
+    length, why = TOO_MUCH[board_name]
+    with pytest.raises(LinkError, match=f"refused the file: {why}"):
+        client.upload("/model", blob("wide", length=length))
     assert client.info().model == ""
 
 
-def test_text_commands_on_a_model(client, running):
+def test_text_commands_on_a_model(client, running, board_name):
     data, x = blob("spoken"), window(36, seed=4)
     client.upload_model(data)
     console = Console.open(running.port)
@@ -154,16 +168,21 @@ def test_text_commands_on_a_model(client, running):
         name = ("still", "left-turn", "right")[best]
         found = re.fullmatch(rf"class={name} p=(\d\.\d{{4}}) us=\d+", said)
         assert found and abs(float(found[1]) - p) < 1e-3, said
-        assert console.ask("adapt nowhere") == "error: no such class: nowhere"
-        assert re.fullmatch(r"step=1 loss=\d+\.\d{4} us=\d+", console.ask("adapt right"))
-        assert re.fullmatch(r"step=2 loss=\d+\.\d{4} us=\d+", console.ask("adapt 2"))
-        assert console.ask("adapter").startswith("adapter=training steps=2 floats=")
-        assert re.fullmatch(r"saved steps=2 bytes=\d+ slot=A", console.ask("adapter save"))
         assert console.ask("telemetry on") == "ok"
         console.send(b"infer\n")
         event, answer = console.lines(2)
         assert event.startswith('{"event":"infer","class":"') and answer.startswith("class=")
         assert console.ask("telemetry off") == "ok"
+        assert console.ask("adapt nowhere") == "error: no such class: nowhere"
+        if not load_board(board_name).adapts:
+            assert (
+                console.ask("adapt right") == "error: the model was packed without an adapt program"
+            )
+            return
+        assert re.fullmatch(r"step=1 loss=\d+\.\d{4} us=\d+", console.ask("adapt right"))
+        assert re.fullmatch(r"step=2 loss=\d+\.\d{4} us=\d+", console.ask("adapt 2"))
+        assert console.ask("adapter").startswith("adapter=training steps=2 floats=")
+        assert re.fullmatch(r"saved steps=2 bytes=\d+ slot=A", console.ask("adapter save"))
     finally:
         console.close()
 
@@ -171,7 +190,9 @@ def test_text_commands_on_a_model(client, running):
 # ---- adaptation -------------------------------------------------------------------------------
 
 
-def test_adaptation_is_the_same_bit_for_bit(client):
+def test_adaptation_is_the_same_bit_for_bit(client, board_name):
+    if not load_board(board_name).adapts:
+        pytest.skip("built without adaptation")
     data = motion_shaped()
     client.upload_model(data)
     session = reference(data)
@@ -208,6 +229,39 @@ def test_adaptation_is_the_same_bit_for_bit(client):
         client.adapter_push(stored)
 
 
+def test_a_kilobyte_of_stack_is_left(client, board_name):
+    """With the reference model's shape, packed for the board, after upload, inference and text."""
+    board = load_board(board_name)
+    if board.is_native:
+        pytest.skip("a process has stack enough")
+    room = board.arena_beside(2 * 600)
+    data = motion_shaped(Options(adapt=board.adapts, arena_limit=room))
+    client.upload_model(data)
+    x = window(600, seed=1)
+    assert client.infer(x).logits.tobytes() == reference(data).infer(x).tobytes()
+    for line in ("infer", "info", "help", "put 0 1", "adapt 0", "labels"):
+        client._ask(Execute(argv=line.split(" ")))
+    counters = client._ask(GroupData(name="ternio")).fields
+    assert 1024 <= counters["stack_free"] < board.stack_bytes
+
+
+def test_an_adapter_from_elsewhere(client):
+    data, x = blob("taught"), window(36)
+    session = reference(data)
+    session.adapt_begin(lr=0.01)
+    for label in (0, 1, 2):
+        session.adapt_step(window(36, seed=label), label)
+    tuned = session.infer(x).tobytes()
+    client.upload_model(data)
+    plain = client.infer(x).logits.tobytes()
+    client.adapter_push(session.adapter_bytes())
+    client.reset()
+    assert client.info().adapter == "attached"
+    assert client.infer(x).logits.tobytes() == tuned != plain
+    client.adapter_reset()
+    assert client.infer(x).logits.tobytes() == plain
+
+
 # ---- broken and repeated uploads ----------------------------------------------------------------
 
 
@@ -222,7 +276,7 @@ def _send_part(client: BoardClient, name: str, data: bytes, stop: int) -> None:
 
 @pytest.mark.parametrize("reset", [False, True], ids=["link lost", "board reset"])
 def test_an_interrupted_upload_goes_on(client, reset):
-    old, new = blob("old"), motion_shaped()
+    old, new = blob("old"), sizeable()
     client.upload_model(old)
     _send_part(client, "/model", new, 20 * 256)
     assert client.info().model == "old"
@@ -235,7 +289,7 @@ def test_an_interrupted_upload_goes_on(client, reset):
 
 
 def test_another_file_starts_anew(client):
-    _send_part(client, "/model", motion_shaped(), 16 * 256)
+    _send_part(client, "/model", sizeable(), 16 * 256)
     other = blob("other")
     seen: list[int] = []
     client.upload("/model", other, lambda done, total: seen.append(done))
@@ -267,7 +321,8 @@ def test_a_model_built_into_the_image(virtual, tmp_path, board_name):
     running = start(virtual, board_name, built_in)
     with BoardClient(running.port) as client:
         about = client.info()
-        assert (about.model, about.slot) == ("inside", "builtin")
+        slots = ("A", "B") if about.storage == "flash" else ("builtin", "A")
+        assert (about.model, about.slot) == ("inside", slots[0])
         client.upload_model(blob("newer", seed=5))
-        assert (client.info().model, client.info().slot) == ("newer", "A")
+        assert (client.info().model, client.info().slot) == ("newer", slots[1])
         assert "model newer" in client.reset()

@@ -12,15 +12,30 @@ import subprocess
 
 import cbor2
 import pytest
-from firmware_boards import blob
+from firmware_boards import blob, language
 
 from ternio.firmware import pio
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
-GROUPS = {0: (0, 5, 6, 7, 9), 2: (0, 1), 8: (0, 1, 2, 3, 4), 9: (0,), 64: range(8), 77: (0,)}
+GROUPS = {0: (0, 5, 6, 7, 9), 2: (0, 1), 8: (0, 1, 2, 3, 4), 9: (0,), 64: range(11), 77: (0,)}
 KEYS = ["off", "len", "data", "name", "type", "d", "format", "argv", "x", "fmt", "label", "lr"]
-KEYS += ["beta1", "eps", "seed", "sgd", "on", "clip", "unknown"]
+KEYS += [
+    "text",
+    "more",
+    "n",
+    "temperature",
+    "top_k",
+    "top_p",
+    "hop",
+    "beta1",
+    "eps",
+    "seed",
+    "sgd",
+    "on",
+    "clip",
+    "unknown",
+]
 PLAUSIBLE = {
     "off": [0, 0, 900, 36, 2**32 - 1],
     "len": [0, 64, 900, 2**20],
@@ -34,9 +49,24 @@ PLAUSIBLE = {
     "lr": [0.005, 0.0, -1.0, 1e38],
     "eps": [1e-8, 0.0],
     "on": [True, False],
+    "text": [b"abc", "é".encode(), b"\xc3", b"\n" * 40],
+    "more": [True, False],
+    "n": [0, 1, 30, 2**32 - 1],
+    "temperature": [0.0, 0.8, -1.0, 1e39, float("nan")],
+    "top_k": [0, 1, 5, 2**31],
+    "top_p": [0.0, 0.5, 1.0, -3.0],
+    "hop": [0, 1, 12, 13],
 }
 LINES = ["info", "labels", "infer", "adapt 1", "adapter", "adapter save", "adapter reset", "stats"]
 LINES += ["put 0 1 2 3", "put 35 -7", "put 99999 1", "put -1 1", "telemetry on", "help", "adapt"]
+LINES += [
+    "every 4",
+    "frame 1 2 3",
+    "frame 1 2 3 4",
+    "generate 3 prompt ab\\n",
+    "generate 9 top_k 3",
+]
+LINES += ["generate 4 temperature 0.7 top_p .5 seed 3", "generate 2 prompt", "generate 1 top_p x"]
 
 
 def frame(message: bytes) -> bytes:
@@ -137,6 +167,7 @@ class Attacker:
                 lambda: b"\x06\x09" + base64.b64encode(r.randbytes(r.randrange(90))) + b"\n",
                 lambda: upload("/model", bytes(damaged)) if r.random() < 0.2 else b"\n",
                 lambda: upload("/model", blob("victim")) if r.random() < 0.1 else b"\n",
+                lambda: upload("/model", language()) if r.random() < 0.1 else b"\n",
             ]
         )()
 

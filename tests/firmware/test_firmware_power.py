@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import socket
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
+from firmware_boards import blob, sizeable
 
+from ternio.boards import load_board
+from ternio.firmware import pio
+from ternio.link.client import BoardClient
 from ternio.paths import share_dir
 
 CONFIG = """
@@ -33,3 +41,89 @@ def test_updates_survive_a_cut_at_every_byte(tmp_path):
     assert ran.returncode == 0, ran.stdout + ran.stderr
     updating, discarding = map(int, re.findall(r"each of (\d+) bytes", ran.stdout))
     assert updating > 203 + 24 and discarding > 64
+
+
+# ---- the nRF51's own flash, as QEMU models it ---------------------------------------------------
+
+SLOTS_BASE, FLASH_END = 0x10000, 0x40000  # boards/microbit.json
+
+
+class Monitor:
+    """QEMU's machine protocol over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(str(path))
+        self.file = self.socket.makefile("rw")
+        self.file.readline()
+        self.run("qmp_capabilities")
+
+    def run(self, command: str, **arguments) -> None:
+        self.file.write(json.dumps({"execute": command, "arguments": arguments}))
+        self.file.flush()
+        while "return" not in (answer := json.loads(self.file.readline())):
+            assert "event" in answer, answer
+
+    def save_slots(self, path: Path) -> None:
+        """All slots as they are at this instant."""
+        self.run("stop")
+        size = FLASH_END - SLOTS_BASE
+        self.run("memsave", val=SLOTS_BASE, size=size, filename=str(path))
+        self.run("cont")
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
+
+
+def instants_of_an_update(virtual, folder: Path, old: bytes, new: bytes) -> list[bytes]:
+    """Different contents of the slots while `new` replaces `old`, in order."""
+    image = pio.build("microbit").elf
+    arguments = ["-qmp", f"unix:{folder / 'qmp'},server=on,wait=off"]
+    running = virtual.start(load_board("microbit"), image, extra_args=arguments)
+    seen: list[bytes] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        monitor = Monitor(folder / "qmp")
+        while not done.is_set():
+            monitor.save_slots(folder / "slots")
+            content = (folder / "slots").read_bytes()
+            if not seen or seen[-1] != content:
+                seen.append(content)
+            time.sleep(0.002)
+        monitor.close()
+
+    with BoardClient(running.port) as client:
+        client.upload_model(old)
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        client.upload_model(new)
+        time.sleep(0.1)
+        done.set()
+        watcher.join()
+    virtual.stop_all()
+    return seen
+
+
+@pytest.mark.emulator
+@pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="no QEMU for Arm")
+def test_flash_of_the_microbit_survives_power_cuts(virtual, tmp_path):
+    old, new = blob("old"), sizeable()
+    instants = instants_of_an_update(virtual, tmp_path, old, new)
+    assert len(instants) > 8
+    chosen = {i * (len(instants) - 1) // 7 for i in range(8)}
+    models = []
+    for i in sorted(chosen):
+        (tmp_path / "slots").write_bytes(instants[i])
+        load = f"loader,file={tmp_path / 'slots'},addr={SLOTS_BASE:#x},force-raw=on"
+        image = pio.build("microbit").elf
+        running = virtual.start(load_board("microbit"), image, extra_args=["-device", load])
+        with BoardClient(running.port) as client:
+            about = client.info()
+            assert about.digest in (old[0x10:0x30].hex(), new[0x10:0x30].hex())
+            models.append(about.model)
+            if about.model == "old":
+                client.upload_model(new)
+                assert client.info().model == "sizeable"
+    assert (models[0], models[-1]) == ("old", "sizeable")

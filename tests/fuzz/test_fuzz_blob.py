@@ -15,6 +15,7 @@ sys.path.insert(0, str(HERE.parent / "device"))
 
 from device_example import example  # noqa: E402
 from device_harness import compile_c  # noqa: E402
+from device_stream import language_model  # noqa: E402
 
 SANITIZE = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 TARGET = str(HERE / "fuzz_blob.c")
@@ -29,10 +30,10 @@ def run(command, **more) -> subprocess.CompletedProcess:
     return result
 
 
-@pytest.fixture(scope="module")
-def seed_blob(tmp_path_factory) -> Path:
+@pytest.fixture(scope="module", params=[example, language_model], ids=["windows", "tokens"])
+def seed_blob(request, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("seed") / "example.tern"
-    path.write_bytes(example().build())
+    path.write_bytes(request.param().build())
     return path
 
 

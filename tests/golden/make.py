@@ -2,8 +2,8 @@
 is not there yet, and the worked example (section 8) of device/FORMAT.md from it.
 
 All weights follow from a formula, so that the file can be made again anywhere. It must never change
-meaning within a major version of the format: where the compiler learns to do better, the old file
-stays, and a new one is added next to it.
+meaning within a version of the format: where the compiler learns to do better, the old file stays,
+and a new one is added next to it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def make() -> Blob:
         patch=2,
         meta={"channels": ["x", "y"]},
     )
-    return pack_graph(tiny(), about, Options(rank=1, scale=2.0, targets=("v", "head")))
+    options = Options(rank=1, scale=2.0, targets=("v", "head"), float_dtype="f16")
+    return pack_graph(tiny(), about, options)
 
 
 def window() -> np.ndarray:

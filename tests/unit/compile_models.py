@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ternio.blob import Blob, ternary
+from ternio.blob.vocabulary import ANY_OTHER, Vocabulary
 from ternio.compile import Description, Graph, Options, pack_graph
 
 
@@ -86,8 +87,39 @@ def transformer(shape: Shape, seed: int = 0) -> Graph:
     return g
 
 
+def language_model(shape: Shape, vocabulary: int = 20, seed: int = 0) -> Graph:
+    """A pre-norm transformer over tokens, queries and keys normalised; `length` is the context."""
+    s = shape
+    b = Build(1, s.length, s.length, seed)
+    g, head = b.graph, s.width // s.heads
+    g.stream = True
+    g.params["embed.weight"] = b.random.standard_normal((vocabulary, s.width)).astype(np.float32)
+    x = g.add("embedding", width=s.width, rows=True, params=("embed.weight",), where="embed")
+    rope = {"head_dim": head, "base": 100.0}
+    attention = {"heads": s.heads, "kv_heads": s.kv_heads, "causal": True}
+    for n in range(s.layers):
+        h = b.norm(x, f"layers.{n}.norm1")
+        q = b.linear(h, f"layers.{n}.q", s.width, s.ternary)
+        k = b.linear(h, f"layers.{n}.k", s.kv_heads * head, s.ternary)
+        v = b.linear(h, f"layers.{n}.v", s.kv_heads * head, s.ternary)
+        q, k = (b.norm(y, f"layers.{n}.{name}_norm") for y, name in ((q, "q"), (k, "k")))
+        q, k = g.add("rope", q, attrs=rope), g.add("rope", k, attrs=rope)
+        a = g.add("attention", q, k, v, attrs=attention)
+        x = g.add("add", x, b.linear(a, f"layers.{n}.o", s.width, s.ternary))
+        h = b.norm(x, f"layers.{n}.norm2")
+        gate = b.linear(h, f"layers.{n}.gate", s.ffn, s.ternary)
+        up = b.linear(h, f"layers.{n}.up", s.ffn, s.ternary)
+        down = b.linear(g.add("swiglu", gate, up), f"layers.{n}.down", s.width, s.ternary)
+        x = g.add("add", x, down)
+    b.linear(b.norm(x, "norm"), "head", vocabulary)
+    return g
+
+
 def describe(graph: Graph) -> Description:
     channels, classes = graph.channels, graph.nodes[graph.output].width
+    if graph.stream:
+        points = (*range(97, 97 + classes - 1), ANY_OTHER)
+        return Description("test", vocabulary=Vocabulary(points))
     return Description(
         name="test",
         labels=tuple(f"class {i}" for i in range(classes)),
@@ -101,7 +133,8 @@ def describe(graph: Graph) -> Description:
 
 def pack(graph: Graph, **options) -> Blob:
     """The blob of a graph, with float weights as F32 unless said otherwise."""
-    return pack_graph(graph, describe(graph), Options(**{"float_dtype": "f32", **options}))
+    usual = {"float_dtype": "f32", "adapt": not graph.stream}
+    return pack_graph(graph, describe(graph), Options(**{**usual, **options}))
 
 
 def window(graph: Graph, seed: int = 0) -> np.ndarray:
@@ -110,7 +143,8 @@ def window(graph: Graph, seed: int = 0) -> np.ndarray:
 
 
 def reference(graph: Graph, x: np.ndarray) -> np.ndarray:
-    """Logits of an int16 window, by whole matrices in float64; adapters do not take part."""
+    """Logits of an int16 window, or [tokens, outputs] of tokens, by whole matrices in float64;
+    adapters do not take part."""
     about, values = describe(graph), []
     for node in graph.nodes:
         if node.op == "input":
@@ -119,10 +153,13 @@ def reference(graph: Graph, x: np.ndarray) -> np.ndarray:
             flat[: x.size] = (x * about.gain.astype(np.float64) + about.shift).reshape(-1)
             values.append(flat.reshape(rows, node.width))
             continue
+        if node.op == "embedding":
+            values.append(graph.params[node.params[0]][x].astype(np.float64))
+            continue
         inputs = [values[v] for v in node.inputs]
         params = [graph.params[p].astype(np.float64) for p in node.params]
         values.append(_OPS[node.op](node, *inputs, *params))
-    return values[-1].reshape(-1)
+    return values[-1] if graph.stream else values[-1].reshape(-1)
 
 
 def _bitlinear(node, x, w):

@@ -25,14 +25,24 @@ class Machine:
         self.seals = 1e200
         self.gradients = np.zeros(blob.adapter_floats)
         self.loss = np.nan
+        self.position = 0
         self.weights = [t.numpy().astype(np.float64) for t in blob.tensors]
         self.trits = {
-            i: t.trits().astype(np.int64) for i, t in enumerate(blob.tensors) if t.dtype == "T2"
+            i: t.trits().astype(np.int64) for i, t in enumerate(blob.tensors) if t.is_ternary
         }
 
     def infer(self, window: np.ndarray) -> np.ndarray:
         """Logits of an int16 window."""
         self.start(self.blob.infer, window)
+        return self.logits(self.blob.infer)
+
+    def step(self, token: int) -> np.ndarray:
+        """Logits of a token of a stream, in the arena as the one before it left it."""
+        self.token, self.rows = token, self.blob.io.length
+        self.t = self.position
+        for x in self.blob.infer.code:
+            getattr(self, Op(x.op).name.lower())(x)
+        self.position += 1
         return self.logits(self.blob.infer)
 
     def adapt(self, window: np.ndarray, label: int) -> float:
@@ -150,6 +160,14 @@ class Machine:
         y = self.tensor(i.b) @ self.get(i.a, i.n0)
         self.put(i.dst, y + (self.tensor(i.c)[0] if i.c else 0))
 
+    def embedding(self, i) -> None:
+        self.put(i.dst, self.tensor(i.b)[self.token])
+
+    def linear_i8(self, i) -> None:
+        q, s = self.unseal(self.row_of(i.a, q16_bytes(i.n0)))
+        y = self.tensor(i.b) @ q * (s / 32767)
+        self.put(i.dst, y + (self.tensor(i.c)[0] if i.c else 0))
+
     def quantize(self, i) -> None:
         x = self.get(i.a, i.n0)
         s = max(np.abs(x).max(), 1e-5)
@@ -203,10 +221,16 @@ class Machine:
 
     def _attend(self, i) -> tuple:
         heads, kv, width = i.n0, i.n1, i.n2
-        q = self.get(i.a, heads * width).reshape(heads, width)
         seen = self.t + 1 if i.flags & CAUSAL else self.rows
-        keys = self._keys(i.b, kv * width, seen).reshape(seen, kv, width)
-        values = self._keys(i.c, kv * width, seen).reshape(seen, kv, width)
+        if i.op == Op.ATTENTION_Q8:
+            q, s = self.unseal(self.row_of(i.a, q16_bytes(heads * width)))
+            q, rows = q * (s / 32767), self._q8_rows
+        else:
+            q, rows = self.get(i.a, heads * width), self._keys
+        q = q.reshape(heads, width)
+        keys, values = (
+            rows(operand, kv * width, seen).reshape(seen, kv, width) for operand in (i.b, i.c)
+        )
         group = np.arange(heads) // (heads // kv)
         scores = np.einsum("hd,thd->ht", q, keys[:, group]) / np.sqrt(width)
         p = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -218,6 +242,18 @@ class Machine:
         values = self.words[index : index + rows * n].copy()
         assert np.isfinite(values).all() and (np.abs(values) < 1e100).all(), "K or V incomplete"
         return values
+
+    def _q8_rows(self, operand: int, n: int, rows: int) -> np.ndarray:
+        """The first rows of a block of int8 rows."""
+        _, _, index = split_word(operand)
+        places = (index + t * q8_bytes(n) // 4 for t in range(rows))
+        return np.array([q * (s / 127) for q, s in map(self.unseal, places)])
+
+    def attention_q8(self, i) -> None:
+        """In floats: the integer form of the runtime is that close to it."""
+        _, _, values, group, p = self._attend(i)
+        self.scratch(i.d, 12 * self.rows)
+        self.put(i.dst, np.einsum("ht,thd->hd", p, values[:, group]))
 
     def attention(self, i) -> None:
         _, _, values, group, p = self._attend(i)

@@ -87,6 +87,24 @@ def test_trits_lie_where_the_document_says(rows: int, cols: int) -> None:
     assert (ternary.unpack(packed, rows, cols) == trits).all()
 
 
+@pytest.mark.parametrize(("rows", "cols"), [(1, 1), (8, 16), (9, 64), (5, 65), (10, 200)])
+def test_merged_rows_are_those_of_the_document(rows: int, cols: int) -> None:
+    trits = np.random.default_rng(rows + cols).integers(-1, 2, (rows, cols)).astype(np.int8)
+    plain = Tensor.ternary("t", trits, 0.5)
+    merged = plain.merged_rows()
+    assert (merged.dtype, len(merged.data)) == ("T2D", len(plain.data))
+    assert (merged.trits() == trits).all()
+    assert (merged.numpy() == plain.numpy()).all()
+    words = min(64, -(-cols // 16) * 16) // 16  # of a row in the first panel
+    even, odd = (struct.unpack_from("<I", plain.data, 4 * at)[0] for at in (0, words))
+    turned = odd ^ 0x55555555
+    turned = (turned >> 18 | turned << 14) & 0xFFFFFFFF
+    swapped = (even ^ turned) & 0xCCCCCCCC
+    expected = (even ^ swapped, turned ^ swapped)
+    found = (struct.unpack_from("<I", merged.data, 4 * at)[0] for at in (0, words))
+    assert tuple(found) == expected
+
+
 def test_bytes_that_are_no_trits_are_refused() -> None:
     good = ternary.pack(np.zeros((8, 16), np.int8))
     with pytest.raises(ValueError, match="code 3"):
@@ -127,7 +145,7 @@ def test_every_flipped_byte_is_noticed(data: bytes) -> None:
 
 
 HEADER = [
-    (0x04, "<H", 1, "blob format 1.1"),
+    (0x04, "<H", 1, "blob format 1.2"),
     (0x06, "<H", 9, "blob format 0.9"),
     (0x30, "<I", 16, "digest_end"),
     (0x34, "<I", 0, "section_count 0"),
@@ -172,7 +190,7 @@ def test_section_table(data: bytes, kind: bytes, at: int, form: str, value, text
 
 
 CONTENT = [
-    (b"IODS", 0, "<I", 2, "kind 2"),
+    (b"IODS", 0, "<I", 3, "kind 3"),
     (b"IODS", 4, "<I", 0, "is 0"),
     (b"IODS", 12, "<f", float("nan"), "rate"),
     (b"IODS", 16, "<I", 1, "1 outputs"),

@@ -31,7 +31,7 @@ def test_facts_of_the_reference_board():
     board = load_board("netduinoplus2")
     assert (board.flash.bytes, board.ram.bytes) == (1 << 20, 128 << 10)
     assert board.flash.base == 0x08000000
-    assert board.model_slot_bytes == (128 << 10) - 64
+    assert board.model_slot_bytes == (256 << 10) - 64
     assert board.is_emulated and not board.is_native
     assert load_board("native").is_native
 

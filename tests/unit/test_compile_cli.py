@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +15,11 @@ pytest.importorskip("ternio._engine")
 from typer.testing import CliRunner
 
 from ternio.blob import Blob, read_blob
+from ternio.blob.c_array import identifier
 from ternio.boards import load_board
 from ternio.checkpoint import save_checkpoint
 from ternio.cli import app
-from ternio.compile import account, pack_checkpoint, require_fit
+from ternio.compile import Options, account, pack_checkpoint, require_fit
 from ternio.compile.fit import blob_parts
 from ternio.errors import FitError
 from test_compile_trace import CONFIGS, checkpoint_of
@@ -64,15 +67,45 @@ def test_options_reach_the_blob(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_too_large_for_a_board_ends_with_2_and_the_bytes(checkpoint: Path) -> None:
-    result = run("pack", checkpoint, "--board", "microbit")
+    result = run("pack", checkpoint, "--board", "microbit", "--kv", "float")
     assert result.exit_code == 2
-    blob = pack_checkpoint(checkpoint_of(CONFIGS["motion"]))
     board = load_board("microbit")
-    for name, size in (("infer", blob.infer_arena), ("adapt", blob.adapt_arena)):
-        over = size - board.arena_bytes
-        text = f"{name} arena needs {size} of {board.arena_bytes}, {over} too many"
-        assert text in " ".join(result.output.split())
+    options = Options(adapt=False, kv="float", arena_limit=board.arena_bytes)
+    size = pack_checkpoint(checkpoint_of(CONFIGS["motion"]), options).infer_arena
+    over = size - board.arena_bytes
+    text = f"infer arena needs {size} of {board.arena_bytes}, {over} too many"
+    assert text in " ".join(result.output.split())
     assert not checkpoint.with_suffix(".tern").exists()
+
+
+def test_motion_fits_the_smallest_board(checkpoint: Path) -> None:
+    result = run("pack", checkpoint, "--board", "microbit", "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.output)
+    assert facts["fits"]
+    assert facts["adapt_arena"] == 0
+    assert facts["key_bytes"] == 8000
+    assert facts["agreement"] is None  # made without data
+
+
+def test_the_c_array_is_the_blob(checkpoint: Path, tmp_path: Path) -> None:
+    header = tmp_path / "model.h"
+    assert run("pack", checkpoint, "--c-array", header).exit_code == 0
+    text = header.read_text()
+    body = text[text.index("= {\n") + 4 : text.index("\n};")]
+    assert bytes(int(n) for n in body.replace(",", " ").split()) == (
+        checkpoint.with_suffix(".tern").read_bytes()
+    )
+    blob = read_blob(checkpoint.with_suffix(".tern"))
+    assert f"TRACED_INFER_ARENA = {blob.infer_arena}," in text
+    assert [identifier(n) for n in ("a-b 1", "1st", "ü")] == ["a_b_1", "model_1st", "model_"]
+    compiler = shutil.which("cc")
+    if compiler:
+        source = tmp_path / "use.c"
+        source.write_text('#include "model.h"\nint main(void) { return traced_blob[0] != 84; }\n')
+        flags = ["-std=c99", "-Werror", "-o", tmp_path / "use"]
+        subprocess.run([compiler, *flags, source], check=True)
+        subprocess.run([tmp_path / "use"], check=True)
 
 
 def test_a_model_that_fits_shows_the_account(checkpoint: Path) -> None:
@@ -122,6 +155,8 @@ def test_inspect_shows_sections_tensors_programs_and_boards(motion: Blob, tmp_pa
     assert len(facts["programs"]["adapt"]) == len(motion.adapt.code)
     assert facts["boards"]["netduinoplus2"]["fits"]
     assert not facts["boards"]["microbit"]["fits"]
+    microbit = {p["name"] for p in facts["boards"]["microbit"]["account"]}
+    assert "adapt arena" not in microbit  # it does not adapt
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,11 @@ enum {
 void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows, uint32_t cols,
                        void *scratch);
 
+/* The same over the layout WD, for packers that know the core: WU with the words of every two rows
+ * merged ahead. Fast with the DSP extension only. */
+void tr_kernel_forward_wd(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
+                          uint32_t cols, void *scratch);
+
 /* acc[4 * pitch] = W^T e for one panel of 4 * pitch columns (pitch is 4, 8, 12 or 16: bytes of a
  * row). e: int16 in [-32767, 32767], zeros up to rows8, a multiple of 8, 16-byte aligned; acc
  * 16-byte aligned; scratch: TR_TRANSPOSED_SCRATCH bytes, 16-byte aligned. */
@@ -50,12 +55,6 @@ void tr_kernel_quantize8_portable(int8_t *q, const float *x, uint32_t n, float f
 void tr_kernel_quantize16_portable(tr_i16 *q, const float *x, uint32_t n, float factor);
 void tr_kernel_scale_portable(float *dst, const tr_i32 *sums, uint32_t n, float scale);
 
-/* round_half_even(x) for |x| < 2^22, in the low bits, by adding 1.5 * 2^23; 0 in the low 16 bits
- * for NaN. */
-static inline uint32_t tr_round_even(float x) {
-    return tr_bits(x + 12582912.0f) - 0x4B400000u;
-}
-
 /* Which implementation this build takes. */
 #if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
 #define TR_KERNELS_MVE 1
@@ -67,13 +66,6 @@ static inline uint32_t tr_round_even(float x) {
 #define TR_KERNELS_AVX2 1
 #else
 #define TR_KERNELS_PORTABLE 1
-#endif
-
-#if defined(TR_KERNELS_DSP)
-/* The forward product over the layout WD: WU with the words of every two rows merged ahead, as
- * tr_kernels_dsp.c describes. Same size; for packers that know the core. */
-void tr_kernel_forward_wd(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
-                          uint32_t cols, void *scratch);
 #endif
 
 #endif

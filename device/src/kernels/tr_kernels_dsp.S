@@ -162,29 +162,89 @@ FUNCTION tr_dsp_merged_rows
     bne 1b
     pop {r2-r11, pc}
 
+/* Two words of four activations as four pairs to r2, and minus their sum to r12. */
+    .macro SPREAD_8
+    sxtb16 r6, r4, ror #8
+    sxtb16 r7, r5, ror #8
+    sxtb16 r4, r4
+    sxtb16 r5, r5
+    smlad r12, r6, lr, r12
+    smlad r12, r7, lr, r12
+    smlad r12, r4, lr, r12
+    smlad r12, r5, lr, r12
+    stmia r2!, {r4-r7}
+    .endm
+
+/* uint32_t tr_dsp_spread(const int8_t *x, uint32_t pitch, uint32_t *pairs): see tr_kernels_dsp.c. */
+FUNCTION tr_dsp_spread
+    push {r4-r8, lr}
+    add r3, r0, r1              /* end of the first field */
+    add r8, r1, r1, lsl #1
+    mov lr, #0xFFFFFFFF
+    movs r12, #0
+1:  ldr r4, [r0]
+    ldr r5, [r0, r1, lsl #1]
+    SPREAD_8
+    ldr r4, [r0, r1]
+    ldr r5, [r0, r8]
+    SPREAD_8
+    adds r0, #4
+    cmp r0, r3
+    bne 1b
+    mov r0, r12
+    pop {r4-r8, pc}
+
+/* void tr_dsp_zero(int32_t *acc, const int32_t *end): eight at a time; at least eight. */
+FUNCTION tr_dsp_zero
+    push {r4-r8, lr}
+    movs r2, #0
+    movs r3, #0
+    movs r4, #0
+    movs r5, #0
+    movs r6, #0
+    movs r7, #0
+    mov r8, #0
+    mov r12, #0
+1:  stmia r0!, {r2-r8, r12}
+    cmp r0, r1
+    bne 1b
+    pop {r4-r8, pc}
+
 /* ---- quantising and scaling ---- */
 
 #if defined(__ARM_PCS_VFP)
-    .macro LARGER size, top
-    bic \size, \size, #0x80000000
-    cmp \size, \top
-    it hi
-    movhi \top, \size
+/* Compares the bits of |x| in \size, doubled to lose the sign, with the largest so far. */
+    .macro LARGER size, label
+    cmp r2, \size, lsl #1
+    blo 1\label\()f
+2\label:
+    .endm
+
+    .macro TAKE size, label
+1\label:
+    lsl r2, \size, #1
+    b 2\label\()b
     .endm
 
 /* uint32_t tr_dsp_largest(const float *x, const float *end, uint32_t top)
- * The largest of top and the bits of |x|, four at a time; at least four. */
+ * The largest of top and the bits of |x|, four at a time; at least four. Few are larger than all
+ * before them. */
 FUNCTION tr_dsp_largest
     push {r4, lr}
+    lsls r2, r2, #1
 1:  ldmia r0!, {r3, r4, r12, lr}
-    LARGER r3, r2
-    LARGER r4, r2
-    LARGER r12, r2
-    LARGER lr, r2
+    LARGER r3, 1
+    LARGER r4, 2
+    LARGER r12, 3
+    LARGER lr, 4
     cmp r0, r1
     bne 1b
-    mov r0, r2
+    lsrs r0, r2, #1
     pop {r4, pc}
+    TAKE r3, 1
+    TAKE r4, 2
+    TAKE r12, 3
+    TAKE lr, 4
 
 /* void NAME(void *q, const float *x, const float *end, float factor)
  * q = x * factor to the nearest integer, half to even, four at a time; at least four. */

@@ -24,24 +24,7 @@ static inline uint32_t smlad(uint32_t x, uint32_t y, uint32_t acc) {
 /* Activations of one panel as 16-bit pairs in the order in which `multiply` meets them: for each
  * of the pitch / 4 words of a row, fields 0 and 2 of bytes 0|2 and 1|3, then fields 1 and 3.
  * Returns minus their sum. */
-static uint32_t spread(const int8_t *x, uint32_t pitch, tr_u32 *pairs) {
-    uint32_t sum = 0;
-    for (uint32_t byte = 0; byte < pitch; byte += 4) {
-        for (unsigned half = 0; half < 2; ++half, pairs += 4) {
-            uint32_t low = *(const tr_u32 *)(const void *)(x + half * pitch + byte);
-            uint32_t high = *(const tr_u32 *)(const void *)(x + (half + 2) * pitch + byte);
-            pairs[0] = (uint32_t)__sxtb16((int8x4_t)low);
-            pairs[1] = (uint32_t)__sxtb16((int8x4_t)high);
-            pairs[2] = (uint32_t)__sxtb16((int8x4_t)ror(low, 8));
-            pairs[3] = (uint32_t)__sxtb16((int8x4_t)ror(high, 8));
-            sum = smlad(pairs[0], 0xFFFFFFFFu, sum);
-            sum = smlad(pairs[1], 0xFFFFFFFFu, sum);
-            sum = smlad(pairs[2], 0xFFFFFFFFu, sum);
-            sum = smlad(pairs[3], 0xFFFFFFFFu, sum);
-        }
-    }
-    return sum;
-}
+uint32_t tr_dsp_spread(const int8_t *x, uint32_t pitch, tr_u32 *pairs);
 
 /* A word (16 columns) of an even and of an odd row, where each 16-bit lane under the mask, rotated,
  * holds c_even + (w_odd << 14), with c = 1 - w and w as two's complement: fields 0 and 2 of both
@@ -92,17 +75,19 @@ static inline void some_rows(const uint8_t *w, const tr_u32 *pairs, tr_i32 *acc,
 typedef void panel_rows(const uint8_t *w, const tr_u32 *pairs, tr_i32 *acc, const uint8_t *end,
                         uint32_t start);
 panel_rows tr_dsp_rows, tr_dsp_merged_rows;
+void tr_dsp_zero(tr_i32 *acc, const tr_i32 *end);
 
 /* acc[rows] = W x. `fast` does the full panels of `full` rows. */
 static inline void forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
                            uint32_t cols, tr_u32 *pairs, panel_rows *fast, uint32_t full,
                            int is_merged) {
     uint32_t cols16 = (uint32_t)tr_round_up(cols, 16), rows8 = (uint32_t)tr_round_up(rows, 8);
-    for (uint32_t r = 0; r < full; r += 4) acc[r] = acc[r + 1] = acc[r + 2] = acc[r + 3] = 0;
-    for (uint32_t r = full; r < rows; ++r) acc[r] = 0;
+    uint32_t eights = rows & ~7u;
+    if (eights) tr_dsp_zero(acc, acc + eights);
+    for (uint32_t r = eights; r < rows; ++r) acc[r] = 0;
     while (cols16) {
         uint32_t width = cols16 < TR_PANEL ? cols16 : TR_PANEL, pitch = width / 4;
-        uint32_t start = spread(x, pitch, pairs), done = 0;
+        uint32_t start = tr_dsp_spread(x, pitch, pairs), done = 0;
         if (pitch == PANEL_BYTES && full) {
             done = full;
             fast(w, pairs, acc, w + done * pitch, start);

@@ -52,6 +52,40 @@ void tr_kernel_forward_portable(const uint8_t *w, const int8_t *x, tr_i32 *acc, 
     }
 }
 
+#if !defined(TR_KERNELS_DSP)
+
+/* sum + sum over the 16 columns of a word of a row of (1 - c) x */
+static int32_t add_word(int32_t sum, uint32_t word, const int8_t *x, uint32_t pitch) {
+    for (uint32_t byte = 0; byte < 4; ++byte)
+        for (uint32_t field = 0; field < 4; ++field, word >>= 2)
+            sum += (1 - (int32_t)(word & 3)) * x[field * pitch + byte];
+    return sum;
+}
+
+void tr_kernel_forward_wd(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
+                          uint32_t cols, void *scratch) {
+    uint32_t cols16 = (uint32_t)tr_round_up(cols, 16), rows8 = (uint32_t)tr_round_up(rows, 8);
+    (void)scratch;
+    for (uint32_t r = 0; r < rows; ++r) acc[r] = 0;
+    while (cols16) {
+        uint32_t width = cols16 < TR_PANEL ? cols16 : TR_PANEL, words = width / 16;
+        const tr_u32 *p = (const tr_u32 *)(const void *)w;
+        for (uint32_t r = 0; r < rows; r += 2, p += 2 * words) {
+            for (uint32_t k = 0; k < words; ++k) {
+                tr_u32 pair[2];
+                tr_unmerge(p[k], p[k + words], pair);
+                acc[r] = add_word(acc[r], pair[0], x + 4 * k, width / 4);
+                if (r + 1 < rows) acc[r + 1] = add_word(acc[r + 1], pair[1], x + 4 * k, width / 4);
+            }
+        }
+        w += rows8 * width / 4;
+        x += width;
+        cols16 -= width;
+    }
+}
+
+#endif
+
 /* Four columns of a byte at a time: sum of (1 - c) e = sum of e - sum of c e; wraps on the way,
  * exact at the end. */
 void tr_kernel_transposed_portable(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc,

@@ -157,6 +157,7 @@ const char *port_fault_text(void) {
 uint32_t port_stack_free(void) {
     return 0;
 }
+void port_watchdog_feed(void) {}
 
 /* The open files travel to the next life by number. */
 _Noreturn void port_reset(void) {

@@ -19,14 +19,6 @@
 #define PROGRAM_TURNS    100000u
 #define SECTOR_BIG_BYTES 0x20000u
 
-const uint8_t *port_map(uint32_t address) {
-    return (const uint8_t *)(uintptr_t)address;
-}
-
-const char *port_flash_name(void) {
-    return "flash";
-}
-
 static bool unlock(void) {
     if (FLASH_CR & CR_LOCK) {
         FLASH_KEYR = 0x45670123u;
@@ -111,19 +103,9 @@ bool port_flash_program(uint32_t address, const void *data, uint32_t bytes) {
     return done && !memcmp(port_map(address), data, bytes);
 }
 
-/* Programs the next erased word of the scratch sector to zero; a full sector is erased first (once
- * in 32768 starts). */
+/* Locked after every reset, and unlocked by two keys, where there is a controller. */
 bool port_flash_works(void) {
-    if (!(FLASH_CR & CR_LOCK) || !unlock())
-        return false; /* locked after every reset, where there is a controller */
+    if (!(FLASH_CR & CR_LOCK) || !unlock()) return false;
     lock();
-    const uint32_t *word = (const uint32_t *)(uintptr_t)BOARD_SCRATCH_BASE;
-    uint32_t count = BOARD_SCRATCH_BYTES / 4, index = 0;
-    while (index < count && word[index] != 0xFFFFFFFFu) index++;
-    if (index == count) {
-        if (!port_flash_erase(BOARD_SCRATCH_BASE, BOARD_SCRATCH_BYTES)) return false;
-        index = 0;
-    }
-    uint32_t zero = 0;
-    return port_flash_program(BOARD_SCRATCH_BASE + 4 * index, &zero, 4);
+    return true;
 }

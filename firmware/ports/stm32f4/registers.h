@@ -1,11 +1,8 @@
-/* registers.h - the STM32F405's registers that this port touches (reference manual RM0090) and the
- * Cortex-M4's own. */
+/* registers.h - the STM32F405's registers that this port touches (reference manual RM0090). */
 #ifndef STM32F4_REGISTERS_H
 #define STM32F4_REGISTERS_H
 
-#include <stdint.h>
-
-#define REG(address) (*(volatile uint32_t *)(address))
+#include "cortexm.h"
 
 #define RCC_CR      REG(0x40023800u)
 #define RCC_PLLCFGR REG(0x40023804u)
@@ -19,6 +16,14 @@
 #define RCC_PLLON   (1u << 24)
 #define RCC_PLLRDY  (1u << 25)
 #define RCC_PLLHSE  (1u << 22)
+
+#define RCC_CSR      REG(0x40023874u)
+#define RCC_IWDGRSTF (1u << 29)
+#define RCC_RMVF     (1u << 24)
+
+#define IWDG_KR  REG(0x40003000u)
+#define IWDG_PR  REG(0x40003004u)
+#define IWDG_RLR REG(0x40003008u)
 
 #define FLASH_ACR  REG(0x40023C00u)
 #define FLASH_KEYR REG(0x40023C04u)
@@ -39,14 +44,5 @@
 #define USART_RXNE (1u << 5)
 #define USART_TC   (1u << 6)
 #define USART_TXE  (1u << 7)
-
-#define SYST_CSR     REG(0xE000E010u)
-#define SYST_RVR     REG(0xE000E014u)
-#define SYST_CVR     REG(0xE000E018u)
-#define NVIC_ISER(n) REG(0xE000E100u + 4u * (n))
-#define SCB_AIRCR    REG(0xE000ED0Cu)
-#define SCB_SHCSR    REG(0xE000ED24u)
-#define SCB_CFSR     REG(0xE000ED28u)
-#define SCB_CPACR    REG(0xE000ED88u)
 
 #endif

@@ -4,9 +4,11 @@
 #include <string.h>
 
 #include "board_config.h"
+#include "console/answer.h"
 #include "errors.h"
 #include "link/link.h"
 #include "model/model.h"
+#include "model/window.h"
 #include "port.h"
 #include "storage/slots.h"
 #include "telemetry.h"
@@ -14,80 +16,41 @@
 
 static bool reset_asked;
 
-/* ---- words and answers ---- */
-
-/* Next word of a line, or NULL; words are separated by spaces. */
-static char *next_word(char **rest) {
-    char *word = *rest + strspn(*rest, " \t");
-    if (!*word) return NULL;
-    char *end = word + strcspn(word, " \t");
-    *rest = *end ? end + 1 : end;
-    *end = '\0';
-    return word;
-}
-
-static bool fail(struct text *answer, const char *what, const char *detail) {
-    text_put(answer, "error: ");
-    text_put(answer, what);
-    for (; *detail; detail++) text_char(answer, *detail >= ' ' && *detail <= '~' ? *detail : '?');
-    return false;
-}
-
-static bool fail_code(struct text *answer, int code) {
-    return fail(answer, error_text(code), "");
-}
-
-static void pair_text(struct text *answer, const char *key, const char *value) {
-    if (answer->length) text_char(answer, ' ');
-    text_put(answer, key);
-    text_char(answer, '=');
-    text_put_replaced(answer, value, ' ', '-');
-}
-
-static void pair_u32(struct text *answer, const char *key, uint32_t value) {
-    pair_text(answer, key, "");
-    text_u32(answer, value);
-}
-
-static void pair_fixed(struct text *answer, const char *key, float value) {
-    pair_text(answer, key, "");
-    text_fixed4(answer, value);
-}
-
-static bool ok(struct text *answer) {
-    text_put(answer, "ok");
-    return true;
-}
-
 /* ---- commands ---- */
 
 static bool info(char *rest, struct text *answer) {
     (void)rest;
     const tr_model *model = model_current();
-    pair_text(answer, "board", BOARD_NAME);
-    pair_text(answer, "version", FIRMWARE_VERSION);
-    pair_text(answer, "model", model ? model->name : "none");
-    if (!model) pair_text(answer, "reason", model_reason());
+    answer_text(answer, "board", BOARD_NAME);
+    answer_text(answer, "version", FIRMWARE_VERSION);
+    answer_text(answer, "model", model ? model->name : "none");
+    if (!model) answer_text(answer, "reason", model_reason());
     if (model) {
-        pair_text(answer, "digest", "");
+        answer_text(answer, "digest", "");
         text_hex(answer, model->digest, 8);
     }
-    pair_text(answer, "slot", model_slot());
-    pair_text(answer, "storage", slots_storage());
-    pair_u32(answer, "arena", model_arena_bytes());
+    answer_text(answer, "slot", model_slot());
+    answer_text(answer, "storage", slots_storage());
+    answer_u32(answer, "arena", model_arena_bytes());
     if (model) {
-        pair_u32(answer, "infer_arena", model->infer_arena);
-        pair_u32(answer, "adapt_arena", model->adapt_arena);
+        answer_u32(answer, "infer_arena", model->infer_arena);
+        answer_u32(answer, "adapt_arena", model->adapt_arena);
+        if (model->kind == TR_TOKENS) {
+            answer_u32(answer, "vocabulary", model->outputs);
+            answer_u32(answer, "context", model->length);
+            answer_u32(answer, "position", model_session()->position);
+        }
     }
-    pair_text(answer, "adapter", model_adapter_state());
-    if (port_fault_text()) pair_text(answer, "restarted_after", port_fault_text());
+    answer_text(answer, "adapter", model_adapter_state());
+    if (port_fault_text()) answer_text(answer, "restarted_after", port_fault_text());
     return true;
 }
 
 static bool labels(char *rest, struct text *answer) {
     (void)rest;
     const tr_model *model = model_current();
-    if (!model) return fail_code(answer, ERR_NO_MODEL);
+    if (!model) return answer_code(answer, ERR_NO_MODEL);
+    if (model->kind != TR_WINDOW) return answer_code(answer, TR_ERR_KIND);
     for (uint32_t i = 0; i < model->outputs; i++) {
         if (i) text_char(answer, ' ');
         text_u32(answer, i);
@@ -99,21 +62,22 @@ static bool labels(char *rest, struct text *answer) {
 
 static bool put(char *rest, struct text *answer) {
     int32_t offset, value;
-    char *word = next_word(&rest);
-    if (!model_current()) return fail_code(answer, ERR_NO_MODEL);
+    char *word = answer_word(&rest);
+    if (!model_current()) return answer_code(answer, ERR_NO_MODEL);
     if (!word || !text_parse(word, 0, INT32_MAX, &offset))
-        return fail(answer, "put OFFSET N ...: OFFSET is a number from 0 on", "");
+        return answer_error(answer, "put OFFSET N ...: OFFSET is a number from 0 on", "");
     uint32_t first = (uint32_t)offset, count = 0;
-    while ((word = next_word(&rest)) != NULL) {
+    while ((word = answer_word(&rest)) != NULL) {
         if (!text_parse(word, INT16_MIN, INT16_MAX, &value))
-            return fail(answer, "not an int16 number: ", word);
+            return answer_error(answer, "not an int16 number: ", word);
         uint8_t bytes[2] = {(uint8_t)value, (uint8_t)((uint32_t)value >> 8)};
         int code = window_write(first + count, bytes, 1, false);
-        if (code == ERR_REQUEST) return fail(answer, "beyond the end of the window", "");
-        if (code == ERR_WINDOW) return fail(answer, "leaves a gap in the window", "");
+        if (code == ERR_REQUEST) return answer_error(answer, "beyond the end of the window", "");
+        if (code == ERR_WINDOW) return answer_error(answer, "leaves a gap in the window", "");
+        if (code) return answer_code(answer, code);
         count++;
     }
-    if (!count) return fail(answer, "put OFFSET N ...: no numbers given", "");
+    if (!count) return answer_error(answer, "put OFFSET N ...: no numbers given", "");
     text_put(answer, "ok ");
     text_u32(answer, window_filled());
     return true;
@@ -123,81 +87,79 @@ static bool infer(char *rest, struct text *answer) {
     (void)rest;
     struct infer_result result;
     int code = model_infer(&result);
-    if (code) return fail_code(answer, code);
-    pair_text(answer, "class", tr_model_label(model_current(), result.index));
-    pair_fixed(answer, "p", result.probability);
-    pair_u32(answer, "us", result.us);
+    if (code) return answer_code(answer, code);
+    answer_infer(answer, &result);
     return true;
 }
 
 static bool adapt(char *rest, struct text *answer) {
-    if (!model_current()) return fail_code(answer, ERR_NO_MODEL);
+    if (!model_current()) return answer_code(answer, ERR_NO_MODEL);
     struct step_result result;
-    char *word = next_word(&rest);
+    char *word = answer_word(&rest);
     int32_t label = word ? model_find_label(word) : -1;
-    if (!word) return fail(answer, "adapt CLASS: a label or its index is missing", "");
-    if (label < 0) return fail(answer, "no such class: ", word);
+    if (!word) return answer_error(answer, "adapt CLASS: a label or its index is missing", "");
+    if (label < 0) return answer_error(answer, "no such class: ", word);
     int code = model_adapt_step((uint32_t)label, 0.0f, &result);
-    if (code) return fail_code(answer, code);
-    pair_u32(answer, "step", result.step);
-    pair_fixed(answer, "loss", result.loss);
-    pair_u32(answer, "us", result.us);
+    if (code) return answer_code(answer, code);
+    answer_u32(answer, "step", result.step);
+    answer_fixed(answer, "loss", result.loss);
+    answer_u32(answer, "us", result.us);
     return true;
 }
 
 static bool adapter_save(struct text *answer) {
     struct slot_content stored;
     int code = model_adapter_save(&stored);
-    if (code) return fail_code(answer, code);
+    if (code) return answer_code(answer, code);
     text_put(answer, "saved");
-    pair_u32(answer, "steps", model_adapter_steps());
-    pair_u32(answer, "bytes", stored.bytes);
-    pair_text(answer, "slot", stored.name);
+    answer_u32(answer, "steps", model_adapter_steps());
+    answer_u32(answer, "bytes", stored.bytes);
+    answer_text(answer, "slot", stored.name);
     return true;
 }
 
 static bool adapter(char *rest, struct text *answer) {
-    const char *word = next_word(&rest);
-    if (!model_current()) return fail_code(answer, ERR_NO_MODEL);
+    const char *word = answer_word(&rest);
+    if (!model_current()) return answer_code(answer, ERR_NO_MODEL);
     if (word && !strcmp(word, "save")) return adapter_save(answer);
     if (word && !strcmp(word, "reset")) {
         int code = model_adapter_reset();
-        return code ? fail_code(answer, code) : ok(answer);
+        return code ? answer_code(answer, code) : answer_ok(answer);
     }
-    if (word) return fail(answer, "adapter takes save, reset or nothing, not ", word);
-    pair_text(answer, "adapter", model_adapter_state());
-    pair_u32(answer, "steps", model_adapter_steps());
-    pair_u32(answer, "floats", model_current()->adapter_floats);
+    if (word) return answer_error(answer, "adapter takes save, reset or nothing, not ", word);
+    answer_text(answer, "adapter", model_adapter_state());
+    answer_u32(answer, "steps", model_adapter_steps());
+    answer_u32(answer, "floats", model_current()->adapter_floats);
     return true;
 }
 
 static bool telemetry(char *rest, struct text *answer) {
-    const char *word = next_word(&rest);
+    const char *word = answer_word(&rest);
     bool on = word && !strcmp(word, "on");
     if (!on && !(word && !strcmp(word, "off")))
-        return fail(answer, "telemetry takes on or off", "");
+        return answer_error(answer, "telemetry takes on or off", "");
     telemetry_switch(on);
-    return ok(answer);
+    return answer_ok(answer);
 }
 
 static bool stats(char *rest, struct text *answer) {
     (void)rest;
     struct model_counters work = model_counters();
     struct link_counters traffic = link_counters();
-    pair_u32(answer, "uptime_ms", port_millis());
-    pair_u32(answer, "infers", work.infers);
-    pair_u32(answer, "steps", work.steps);
-    pair_u32(answer, "frames", traffic.frames);
-    pair_u32(answer, "frame_errors", traffic.frame_errors);
-    pair_u32(answer, "rx_lost", port_rx_lost());
-    pair_u32(answer, "stack_free", port_stack_free());
+    answer_u32(answer, "uptime_ms", port_millis());
+    answer_u32(answer, "infers", work.infers);
+    answer_u32(answer, "steps", work.steps);
+    answer_u32(answer, "frames", traffic.frames);
+    answer_u32(answer, "frame_errors", traffic.frame_errors);
+    answer_u32(answer, "rx_lost", port_rx_lost());
+    answer_u32(answer, "stack_free", port_stack_free());
     return true;
 }
 
 static bool reset(char *rest, struct text *answer) {
     (void)rest;
     reset_asked = true;
-    return ok(answer);
+    return answer_ok(answer);
 }
 
 static bool help(char *rest, struct text *answer);
@@ -211,6 +173,10 @@ static const struct command {
     {"labels", "labels", labels},
     {"put", "put OFFSET N N ...", put},
     {"infer", "infer", infer},
+    {"every", "every HOP", command_every},
+    {"frame", "frame N N ...", command_frame},
+    {"generate", "generate N [temperature T] [top_k K] [top_p P] [seed S] [prompt TEXT]",
+     command_generate},
     {"adapt", "adapt CLASS", adapt},
     {"adapter", "adapter [save|reset]", adapter},
     {"telemetry", "telemetry on|off", telemetry},
@@ -234,11 +200,11 @@ static bool help(char *rest, struct text *answer) {
 
 bool console_run(char *line, struct text *answer) {
     char *rest = line;
-    const char *word = next_word(&rest);
-    if (!word) return fail(answer, "empty line; type help", "");
+    const char *word = answer_word(&rest);
+    if (!word) return answer_error(answer, "empty line; type help", "");
     for (size_t i = 0; i < COMMAND_COUNT; i++)
         if (!strcmp(word, commands[i].name)) return commands[i].run(rest, answer);
-    return fail(answer, "unknown command; type help: ", word);
+    return answer_error(answer, "unknown command; type help: ", word);
 }
 
 static void answer_begin(struct text *answer, char *buffer, size_t capacity) {
@@ -263,7 +229,7 @@ void console_line_too_long(void) {
     char buffer[128];
     struct text answer;
     answer_begin(&answer, buffer, sizeof buffer);
-    fail(&answer, "line longer than 480 characters", "");
+    answer_error(&answer, "line longer than 480 characters", "");
     answer_end(&answer);
 }
 
@@ -278,7 +244,7 @@ void console_banner(void) {
         text_put(&line, model->name);
         text_put(&line, ", ");
         text_u32(&line, model->outputs);
-        text_put(&line, " classes");
+        text_put(&line, model->kind == TR_TOKENS ? " tokens" : " classes");
     } else {
         text_put(&line, "no model");
     }

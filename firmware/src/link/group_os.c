@@ -10,7 +10,7 @@
 #include "port.h"
 #include "version.h"
 
-#define ANSWER_BYTES 640
+#define AFTER_TEXT_BYTES 8u
 
 /* ---- group 0 ---- */
 
@@ -35,20 +35,19 @@ static struct smp_outcome application_info(const struct smp_request *request, zc
                  {'i', BOARD_NAME},       {'o', "ternio"}};
     struct zcbor_string format = {(const uint8_t *)"s", 1};
     struct field fields[] = {{"format", FIELD_TEXT, &format, false}};
-    char buffer[ANSWER_BYTES];
     struct text text;
     if (!smp_read(request, fields, 1)) return SMP_FAIL(SMP_EINVAL);
     for (size_t i = 0; i < format.len; i++)
         if (!format.value[i] || !strchr("snrvmpioa", format.value[i]))
             return SMP_GROUP_FAIL(GROUP_OS, 2);
     bool all = format.len && memchr(format.value, 'a', format.len);
-    text_init(&text, buffer, sizeof buffer);
+    put_text_begin(out, "output", 0, &text);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         if (!all && !(format.len && memchr(format.value, parts[i].letter, format.len))) continue;
         if (text.length) text_char(&text, ' ');
         text_put(&text, parts[i].text);
     }
-    return encoded(put_text(out, "output", buffer));
+    return encoded(put_text_end(out, "output", &text));
 }
 
 struct smp_outcome group_os(const struct smp_request *request, zcbor_state_t *out) {
@@ -104,13 +103,12 @@ struct smp_outcome group_stats(const struct smp_request *request, zcbor_state_t 
 /* ---- group 9 ---- */
 
 struct smp_outcome group_shell(const struct smp_request *request, zcbor_state_t *out) {
-    char line[BOARD_LINE_BYTES], buffer[ANSWER_BYTES];
-    struct word_line words = {line, sizeof line};
-    struct field fields[] = {{"argv", FIELD_WORDS, &words, false}};
+    char *line;
+    struct field fields[] = {{"argv", FIELD_WORDS, &line, false}};
     struct text answer;
     if (request->id != 0) return SMP_FAIL(SMP_ENOTSUP);
     if (!smp_read(request, fields, 1) || !fields[0].found) return SMP_FAIL(SMP_EINVAL);
-    text_init(&answer, buffer, sizeof buffer);
+    put_text_begin(out, "o", AFTER_TEXT_BYTES, &answer);
     bool ok = console_run(line, &answer);
-    return encoded(put_text(out, "o", buffer) && put_u32(out, "ret", ok ? 0 : 1));
+    return encoded(put_text_end(out, "o", &answer) && put_u32(out, "ret", ok ? 0 : 1));
 }

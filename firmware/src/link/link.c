@@ -17,8 +17,6 @@
 #define BASE64_PADDING 64u
 #define BASE64_INVALID 65u
 
-_Static_assert(BOARD_LINE_BYTES > TEXT_LIMIT, "the line buffer holds a line of the protocol");
-
 static struct link_counters counters;
 
 /* ---- receiving ---- */
@@ -32,9 +30,11 @@ static enum {
     LINE_SKIP
 } state = LINE_START;
 static uint8_t delimiter; /* first byte of a frame line */
-static char line[BOARD_LINE_BYTES];
+static union {
+    char line[TEXT_LIMIT + 1];
+    uint8_t frame[BOARD_FRAME_BYTES]; /* message and CRC, without the length before them */
+} input;                              /* either: a text line breaks off an unfinished frame */
 static uint32_t line_length;
-static uint8_t frame[BOARD_FRAME_BYTES]; /* message and CRC, without the length before them */
 static bool frame_open;
 static uint32_t frame_bytes,
     frame_expected; /* received, counting the two bytes of length; said by the length */
@@ -69,6 +69,7 @@ static void send_frame(const uint8_t *message, uint32_t bytes);
 static void frame_complete(void) {
     frame_open = false;
     uint32_t message_bytes = frame_expected - 2;
+    uint8_t *frame = input.frame;
     if (crc16(frame, message_bytes) !=
         ((uint32_t)frame[message_bytes] << 8 | frame[message_bytes + 1])) {
         counters.frame_errors++;
@@ -85,10 +86,10 @@ static bool frame_byte(uint8_t byte) {
     if (frame_bytes < 2) {
         frame_expected = frame_expected << 8 | byte;
         frame_bytes++;
-        return frame_bytes < 2 || (frame_expected > 2 && frame_expected <= sizeof frame);
+        return frame_bytes < 2 || (frame_expected > 2 && frame_expected <= sizeof input.frame);
     }
     if (frame_bytes - 2 == frame_expected) return false;
-    frame[frame_bytes++ - 2] = byte;
+    input.frame[frame_bytes++ - 2] = byte;
     return true;
 }
 
@@ -138,8 +139,8 @@ static void text_line_end(void) {
     if (state == LINE_TEXT_LONG) {
         console_line_too_long();
     } else if (line_length) {
-        line[line_length] = '\0';
-        console_line(line);
+        input.line[line_length] = '\0';
+        console_line(input.line);
     }
     line_length = 0;
     state = LINE_START;
@@ -150,7 +151,11 @@ static void text_byte(uint8_t byte) {
         state = LINE_TEXT_LONG;
         return;
     }
-    line[line_length++] = byte ? (char)byte : '?';
+    if (frame_open) {
+        counters.frame_errors++;
+        frame_open = false;
+    }
+    input.line[line_length++] = byte ? (char)byte : '?';
     state = LINE_TEXT;
 }
 
@@ -196,7 +201,8 @@ static uint8_t framed_byte(const uint8_t *message, uint32_t bytes, uint16_t crc,
     return (uint8_t)(at == 2 + bytes ? crc >> 8 : crc);
 }
 
-static void send_frame(const uint8_t *message, uint32_t bytes) {
+/* Not inlined: its line of output would lie on the stack below every command. */
+__attribute__((noinline)) static void send_frame(const uint8_t *message, uint32_t bytes) {
     static const char alphabet[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     uint16_t crc = crc16(message, bytes);

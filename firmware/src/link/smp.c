@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "errors.h"
+#include "text.h"
 
 #define CLOSING_BYTES 1u /* the byte that ends the answer's map */
 #define MAP_MEMBERS   32u
@@ -11,18 +12,21 @@
 
 /* ---- reading requests ---- */
 
-static bool read_words(zcbor_state_t *in, const struct word_line *line) {
+/* A word's head takes at least the byte that the space before it needs, the list's head the one of
+ * the NUL, so the line never reaches what is not read yet. */
+static bool read_words(zcbor_state_t *in, char **line) {
+    char *to = (char *)(uintptr_t)in->payload; /* in the buffer that the frame was received in */
     uint32_t length = 0;
-    line->buffer[0] = '\0';
     if (!zcbor_list_start_decode(in)) return false;
     while (!zcbor_array_at_end(in)) {
         struct zcbor_string word;
-        if (!zcbor_tstr_decode(in, &word) || word.len + 2 > line->capacity - length) return false;
-        if (length) line->buffer[length++] = ' ';
+        if (!zcbor_tstr_decode(in, &word)) return false;
+        if (length) to[length++] = ' ';
         for (size_t i = 0; i < word.len; i++)
-            line->buffer[length++] = word.value[i] < ' ' ? '?' : (char)word.value[i];
-        line->buffer[length] = '\0';
+            to[length++] = word.value[i] < ' ' ? '?' : (char)word.value[i];
     }
+    to[length] = '\0';
+    *line = to;
     return zcbor_list_end_decode(in);
 }
 
@@ -98,6 +102,22 @@ bool put_key(zcbor_state_t *out, const char *key) {
 
 bool put_text(zcbor_state_t *out, const char *key, const char *value) {
     return put_key(out, key) && zcbor_tstr_encode_ptr(out, value, strlen(value));
+}
+
+/* Room for the longest head of a text. */
+#define TEXT_HEAD_BYTES 5u
+
+void put_text_begin(zcbor_state_t *out, const char *key, uint32_t after, struct text *text) {
+    uint32_t head = (uint32_t)strlen(key) + 1 + TEXT_HEAD_BYTES, space = room(out);
+    static char nowhere[1];
+    if (space <= head + after)
+        text_init(text, nowhere, sizeof nowhere);
+    else
+        text_init(text, (char *)out->payload_mut + head, space - head - after);
+}
+
+bool put_text_end(zcbor_state_t *out, const char *key, const struct text *text) {
+    return put_key(out, key) && zcbor_tstr_encode_ptr(out, text->buffer, text->length);
 }
 
 bool put_u32(zcbor_state_t *out, const char *key, uint32_t value) {

@@ -70,20 +70,14 @@ struct field {
         FIELD_BYTES,
         FIELD_WORDS
     } type;
-    void *value; /* uint32_t, uint64_t, float, bool, struct zcbor_string, struct word_line */
+    void *value; /* uint32_t, uint64_t, float, bool, struct zcbor_string, char * (words) */
     bool found;
-};
-
-/* A list of texts, read into one line with spaces between; a list that does not fit is malformed.
- */
-struct word_line {
-    char *buffer;
-    uint32_t capacity;
 };
 
 /* Reads the request's map: fields in any order, unknown scalar members passed over. False for
  * anything malformed, for a value of another type and for nested unknown members (a bounded reader
- * needs no stack for them). */
+ * needs no stack for them). FIELD_WORDS, a list of texts, becomes one line with spaces between, in
+ * the place of the list: what the message held there is gone. */
 bool smp_read(const struct smp_request *request, struct field *fields, uint32_t count);
 
 /* Whether a text field holds exactly `word`. */
@@ -95,6 +89,12 @@ bool put_float(zcbor_state_t *out, const char *key, float value);
 bool put_bool(zcbor_state_t *out, const char *key, bool value);
 bool put_bytes(zcbor_state_t *out, const char *key, const void *value, uint32_t bytes);
 bool put_key(zcbor_state_t *out, const char *key);
+
+/* A text member that is written where the answer holds it: begin, write, end. `after` bytes are
+ * kept free for what follows; a longer text is cut. */
+struct text;
+void put_text_begin(zcbor_state_t *out, const char *key, uint32_t after, struct text *text);
+bool put_text_end(zcbor_state_t *out, const char *key, const struct text *text);
 
 /* Bytes left in the answer. */
 uint32_t room(const zcbor_state_t *out);

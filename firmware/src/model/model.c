@@ -5,12 +5,15 @@
 
 #include "board_config.h"
 #include "errors.h"
+#include "model/stream.h"
+#include "model/window.h"
 #include "port.h"
 #include "telemetry.h"
 #include "text.h"
 
-/* Programs own the front; the window lies at the end, so that one longer than BOARD_WINDOW_BYTES
- * takes from the arena. */
+/* Programs own the front; the input lies at the end, so that one larger than BOARD_WINDOW_BYTES
+ * takes from the arena. The input is a window of int16 or, of a stream, the tokens of its context
+ * and what sampling works in. */
 #define MEMORY_BYTES (BOARD_ARENA_BYTES + BOARD_WINDOW_BYTES)
 
 static _Alignas(16) uint8_t memory[MEMORY_BYTES];
@@ -23,26 +26,26 @@ static const char *reason = "no model in any slot";
 static struct slot_content
     adapter; /* of the stored adapter in use; data is NULL when there is none */
 static struct model_counters counters;
-static uint32_t filled;
 
 /* ---- opening ---- */
 
-static uint32_t window_bytes(const tr_model *of) {
-    return (of->channels * of->length * 2 + 15) & ~15u;
+static uint64_t input_bytes(const tr_model *of) {
+    uint64_t bytes = (uint64_t)of->channels * of->length * 2;
+    if (of->kind == TR_TOKENS) bytes = ((bytes + 3) & ~(uint64_t)3) + 4u * of->outputs;
+    return (bytes + 15) & ~(uint64_t)15;
 }
 
-/* Arena left for programs beside the window of a model; 0 when the window alone is too large. */
+/* Arena left for programs beside the input of a model; 0 when the input alone is too large. */
 static uint32_t arena_beside(const tr_model *of) {
-    uint64_t elements = (uint64_t)of->channels * of->length;
-    if (elements > MEMORY_BYTES / 2) return 0;
-    uint32_t window = window_bytes(of);
-    uint32_t rest = window < MEMORY_BYTES ? MEMORY_BYTES - window : 0;
+    uint64_t input = input_bytes(of);
+    uint32_t rest = input < MEMORY_BYTES ? MEMORY_BYTES - (uint32_t)input : 0;
     return rest < BOARD_ARENA_BYTES ? rest : BOARD_ARENA_BYTES;
 }
 
 static int check(tr_model *opened, const uint8_t *data, uint32_t bytes) {
     tr_status status = tr_model_open(opened, data, bytes);
     if (status) return (int)status;
+    if (opened->infer_work > BOARD_WORK_LIMIT) return ERR_WORK;
     return opened->infer_arena <= arena_beside(opened) ? 0 : ERR_ARENA;
 }
 
@@ -72,10 +75,11 @@ static void use_model(const tr_model *opened, const struct slot_content *content
     model = *opened;
     slot_name = content->name;
     slots_protect(SLOT_MODEL, content->slot);
-    filled = 0;
     ready = tr_session_init(&session, &model, memory, arena_beside(&model)) == TR_OK;
     reason = ready ? "" : "session refused";
     attach_stored();
+    window_forget();
+    stream_forget();
 }
 
 void model_start(void) {
@@ -98,6 +102,12 @@ void model_start(void) {
 
 const tr_model *model_current(void) {
     return ready ? &model : NULL;
+}
+tr_session *model_session(void) {
+    return ready ? &session : NULL;
+}
+void *model_input(void) {
+    return memory + MEMORY_BYTES - input_bytes(&model);
 }
 const char *model_reason(void) {
     return ready ? "" : reason;
@@ -124,43 +134,20 @@ uint32_t model_adapter_steps(void) {
 
 int32_t model_find_label(const char *word) {
     int32_t index;
-    if (!ready) return -1;
+    if (!ready || model.kind != TR_WINDOW) return -1;
     for (uint32_t i = 0; i < model.outputs; i++)
         if (!strcmp(tr_model_label(&model, i), word)) return (int32_t)i;
     return text_parse(word, 0, (int32_t)model.outputs - 1, &index) ? index : -1;
-}
-
-/* ---- window ---- */
-
-static int16_t *window(void) {
-    return (int16_t *)(void *)(memory + MEMORY_BYTES - window_bytes(&model));
-}
-
-uint32_t window_filled(void) {
-    return filled;
-}
-uint32_t window_length(void) {
-    return ready ? model.channels * model.length : 0;
-}
-
-int window_write(uint32_t first, const uint8_t *little_endian, uint32_t count, bool narrow) {
-    if (!ready) return ERR_NO_MODEL;
-    if (first > window_length() || count > window_length() - first) return ERR_REQUEST;
-    if (first > filled) return ERR_WINDOW;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t low = narrow ? 0 : little_endian[2 * i];
-        uint32_t high = narrow ? little_endian[i] : little_endian[2 * i + 1];
-        window()[first + i] = (int16_t)(uint16_t)(low | high << 8);
-    }
-    if (first == 0 || first + count > filled) filled = first + count;
-    return 0;
 }
 
 /* ---- work ---- */
 
 static int window_ready(void) {
     if (!ready) return ERR_NO_MODEL;
-    return filled == window_length() ? 0 : ERR_WINDOW;
+    if (model.kind != TR_WINDOW) return TR_ERR_KIND;
+    if (window_filled() < window_length()) return ERR_WINDOW;
+    window_straighten();
+    return 0;
 }
 
 /* Probability of the class `index` among logits, without a buffer for all of them. */
@@ -180,7 +167,7 @@ int model_infer(struct infer_result *result) {
     int code = window_ready();
     if (code) return code;
     uint32_t start = port_micros();
-    code = (int)tr_infer(&session, window(), window_length(), &result->logits);
+    code = (int)tr_infer(&session, model_input(), window_length(), &result->logits);
     if (code) return code;
     result->us = port_micros() - start;
     result->index = tr_classify(result->logits, model.outputs, NULL);
@@ -193,6 +180,7 @@ int model_infer(struct infer_result *result) {
 int model_adapt_begin(const tr_adapt_config *config) {
     if (!ready) return ERR_NO_MODEL;
     if (model.adapt_arena > session.arena_bytes) return ERR_ARENA;
+    if (model.adapt_work > BOARD_WORK_LIMIT) return ERR_WORK;
     return (int)tr_adapt_begin(&session, config);
 }
 
@@ -205,7 +193,7 @@ int model_adapt_step(uint32_t label, float lr, struct step_result *result) {
     if (!code && lr != 0.0f) code = (int)tr_adapt_set_lr(&session, lr);
     if (code) return code;
     uint32_t start = port_micros();
-    code = (int)tr_adapt_step(&session, window(), window_length(), label, &result->loss);
+    code = (int)tr_adapt_step(&session, model_input(), window_length(), label, &result->loss);
     if (code) return code;
     result->us = port_micros() - start;
     result->step = session.steps;

@@ -1,6 +1,6 @@
-/* model.h - the model service: owns the runtime's model, session and arena, the window buffer, and
- * what the slots mean. Console and link both act through it. Codes are those of errors.h; 0 is
- * success. */
+/* model.h - the model service: owns the runtime's model, session and arena, the memory of
+ * its input (window.h, stream.h), and what the slots mean. Console and link both act through it.
+ * Codes are those of errors.h; 0 is success. */
 #ifndef MODEL_H
 #define MODEL_H
 
@@ -29,8 +29,13 @@ struct step_result {
 /* Opens the newest model that verifies and attaches its newest adapter. */
 void model_start(void);
 
-/* The model in use, or NULL. */
+/* The model in use and its session, or NULL. */
 const tr_model *model_current(void);
+tr_session *model_session(void);
+
+/* Memory of the input of the model in use, 16-byte aligned: int16 [channels * length]; of a stream
+ * its tokens, uint16 [length], and from the next multiple of 4 on uint32 [outputs] for sampling. */
+void *model_input(void);
 
 /* Why there is no model; "" when there is one. */
 const char *model_reason(void);
@@ -47,15 +52,7 @@ struct model_counters model_counters(void);
 /* Bytes of arena that programs may use. */
 uint32_t model_arena_bytes(void);
 
-/* Elements filled so far, from the first one on, of channels * length. */
-uint32_t window_filled(void);
-uint32_t window_length(void);
-
-/* Writes `count` elements from `first` on; int8 elements (`narrow`) become 256 times their value.
- * Writing at 0 starts a new window; a gap is refused with ERR_WINDOW, elements beyond the window
- * with ERR_REQUEST. */
-int window_write(uint32_t first, const uint8_t *little_endian, uint32_t count, bool narrow);
-
+/* Runs the window. */
 int model_infer(struct infer_result *result);
 int model_adapt_begin(const tr_adapt_config *config);
 

@@ -23,8 +23,14 @@ class Placed(NamedTuple):
     instruction: Instruction
 
 
-def walk(code: tuple[Instruction, ...]) -> Iterator[Placed]:
-    """Instructions in program order with the row count of their loop; a LOOP has loop 0."""
+def walk(code: tuple[Instruction, ...], stream_rows: int = 0) -> Iterator[Placed]:
+    """Instructions in program order with the row count of their loop; a LOOP has loop 0.
+
+    `stream_rows`: of the one loop whose body a stream program is; 0 for other programs.
+    """
+    if stream_rows:
+        yield from (Placed(index, 1, stream_rows, i) for index, i in enumerate(code))
+        return
     left = rows = loop = 0
     for index, instruction in enumerate(code):
         inside = left > 0
@@ -38,7 +44,7 @@ def check_program(blob: Blob, program: Program, what: str) -> None:
     """Raises BlobError, naming the instruction, where a program could leave blob or arena."""
     checker = _Checker(blob, program, what)
     checker.header()
-    for placed in walk(program.code):
+    for placed in walk(program.code, blob.io.length if program.stream else 0):
         checker.instruction(placed)
     checker.order()
 
@@ -56,7 +62,12 @@ class _Checker:
 
     def header(self) -> None:
         io, program = self.blob.io, self.program
-        self.extent("input window", 4 * program.window, 2 * io.channels * io.length, 16)
+        if not self.adapting:
+            self.require(program.stream == io.is_stream, "its stream flag does not fit the input")
+        if program.stream:
+            self.require(program.window == 0, "a stream has no input window")
+        else:
+            self.extent("input window", 4 * program.window, 2 * io.channels * io.length, 16)
         self.extent("logits", 4 * program.logits, 4 * io.outputs, 4)
         if not self.adapting:
             self.require(program.state == 0, "the state offset is for ADPT only")
@@ -83,6 +94,10 @@ class _Checker:
         self.require(spec is not None, f"opcode {i.op} is not known")
         self.at += f" ({spec.op.name})"
         self.require(self.adapting or i.op < ops.FIRST_BACKWARD, "not allowed in infer")
+        if self.program.stream:
+            self.require(i.op not in ops.WINDOW_ONLY, "not allowed in a stream")
+        else:
+            self.require(i.op != Op.EMBEDDING, "not allowed outside a stream")
         self.require(i.flags & ~spec.flags == 0, f"flags {i.flags:#x}")
         for k, n in enumerate((i.n0, i.n1, i.n2)):
             self.require((n > 0) == (k < spec.dims), f"n{k} is {n}")
@@ -94,6 +109,7 @@ class _Checker:
             self.require(math.isfinite(i.imm_f32()), f"imm is {i.imm_f32()}")
         self.dimensions(i)
         self.operands(spec, placed)
+        self.exactness(placed)
 
     def order(self) -> None:
         """`adapt` computes its loss once, and moves the factors once, at its end."""
@@ -111,10 +127,25 @@ class _Checker:
     def dimensions(self, i: Instruction) -> None:
         if i.op == Op.ROPE:
             self.require(i.n1 % 2 == 0 and i.n0 % i.n1 == 0, f"{i.n0} in heads of {i.n1}")
-        elif i.op in (Op.ATTENTION, Op.ATTENTION_BWD):
+        elif i.op in (*ops.ATTENTIONS, Op.ATTENTION_BWD):
             self.require(i.n0 % i.n1 == 0, f"{i.n0} heads over {i.n1} KV heads")
+            masked = bool(i.flags & ops.CAUSAL) or not self.program.stream
+            self.require(masked, "attention in a stream is causal")
+        elif i.op == Op.EMBEDDING:
+            outputs = self.blob.io.outputs
+            self.require(i.n1 == outputs, f"{i.n1} tokens, not {outputs}")
         elif i.op == Op.CROSS_ENTROPY:
             self.require(i.n0 == self.blob.io.outputs, f"{i.n0} logits, not {self.blob.io.outputs}")
+
+    def exactness(self, placed: Placed) -> None:
+        """Sums of integers that int32 must hold."""
+        i, most = placed.instruction, ops.MAX_SHORT_SUM
+        if i.op == Op.LINEAR_I8:
+            self.require(i.n0 <= most, f"n0 is {i.n0}, {most} at most")
+        elif i.op == Op.ATTENTION_Q8:
+            short = i.n2 <= most // 2 and placed.rows <= most
+            text = f"heads of {i.n2}, {placed.rows} rows; {most // 2} and {most} at most"
+            self.require(short, text)
 
     def operands(self, spec: Spec, placed: Placed) -> None:
         used = {"imm"} if spec.imm else set()

@@ -12,9 +12,11 @@ import numpy as np
 
 from ..errors import BlobError
 from . import format as fmt
+from . import opcodes as ops
 from .check import check_program
 from .format import Adapter, Blob, InputOutput, Instruction, Program, Tensor
 from .names import tree_names
+from .vocabulary import Vocabulary
 
 
 def _require(condition: bool, text: str) -> None:
@@ -34,21 +36,19 @@ def decode_blob(data: bytes) -> Blob:
     io = _iods(*sections["IODS"])
     names = tree_names(meta.get("tensors"))
     tensors = _tensors(sections["TDIR"], sections["DATA"], names)
-    _require(
-        io.input_scale < len(tensors)
-        and tensors[io.input_scale].dtype == "F32"
-        and (tensors[io.input_scale].rows, tensors[io.input_scale].cols) == (1, io.channels),
-        "IODS: input_scale is not a tensor F32 [1, channels]",
-    )
+    if not io.is_stream:
+        _input_scale(io, tensors)
+    _texts_of_kind(sections, io)
     adapters = _adapters(sections.get("ADIR", (b"", 0)), _adapter_names(meta, names))
     infer = _program(*sections["INFR"], "INFR")
     adapt = _program(*sections["ADPT"], "ADPT") if "ADPT" in sections else None
     _require(adapt is None or bool(adapters), "ADPT without ADIR")
+    _require(adapt is None or not io.is_stream, "ADPT with a model of tokens")
     _require((adapt is None) == (header["adapt_arena"] == 0), "adapt_arena does not fit ADPT")
     blob = Blob(
         name=header["name"],
         io=io,
-        labels=_labels(*sections["LABL"], io.outputs),
+        labels=() if io.is_stream else _labels(*sections["LABL"], io.outputs),
         tensors=tensors,
         adapters=adapters,
         infer=infer,
@@ -56,6 +56,7 @@ def decode_blob(data: bytes) -> Blob:
         infer_arena=header["infer_arena"],
         adapt_arena=header["adapt_arena"],
         meta={k: v for k, v in meta.items() if k not in ("tensors", "adapters")},
+        vocabulary=_vocabulary(*sections["VOCB"], io.outputs) if io.is_stream else None,
     )
     check_program(blob, infer, "INFR")
     if adapt is not None:
@@ -140,11 +141,35 @@ def _iods(content: bytes, count: int) -> InputOutput:
     _require((len(content), count) == (64, 1), "IODS: one entry of 64 bytes expected")
     kind, channels, length, rate, outputs, input_scale, patch = fmt._IODS.unpack(content)
     _zero(content[28:], "IODS")
-    _require(kind == fmt.KIND_WINDOW, f"IODS: input kind {kind} is not known")
+    kinds = (fmt.KIND_WINDOW, fmt.KIND_TOKENS)
+    _require(kind in kinds, f"IODS: input kind {kind} is not known")
     _require(min(channels, length, patch) >= 1, "IODS: channels, length or patch is 0")
     _require(2 <= outputs <= 1024, f"IODS: {outputs} outputs, 2 to 1024 expected")
     _require(math.isfinite(rate) and rate >= 0, "IODS: the sample rate is not a rate")
-    return InputOutput(channels, length, rate, outputs, input_scale, patch)
+    if kind == fmt.KIND_TOKENS:
+        _require(length <= 65535, f"IODS: a context of {length} tokens, 65535 at most")
+        fixed = (channels, content[12:16], input_scale, patch) == (1, bytes(4), 0, 1)
+        _require(fixed, "IODS: a field that tokens do not use is not as it should be")
+    return InputOutput(channels, length, rate, outputs, input_scale, patch, kind)
+
+
+def _input_scale(io: InputOutput, tensors: tuple[Tensor, ...]) -> None:
+    there = io.input_scale < len(tensors)
+    scale = tensors[io.input_scale] if there else None
+    fits = scale and (scale.dtype, scale.rows, scale.cols) == ("F32", 1, io.channels)
+    _require(bool(fits), "IODS: input_scale is not a tensor F32 [1, channels]")
+
+
+def _texts_of_kind(sections: dict[str, tuple[bytes, int]], io: InputOutput) -> None:
+    """A model of windows has labels, one of tokens has a vocabulary."""
+    wanted, other = ("VOCB", "LABL") if io.is_stream else ("LABL", "VOCB")
+    _require(wanted in sections, f"section {wanted} is missing")
+    _require(other not in sections, f"section {other} does not go with input kind {io.kind}")
+
+
+def _vocabulary(content: bytes, count: int, outputs: int) -> Vocabulary:
+    _require(count == outputs, f"VOCB: {count} tokens for {outputs} outputs")
+    return Vocabulary.decode(content, count)
 
 
 def _labels(content: bytes, count: int, outputs: int) -> tuple[str, ...]:
@@ -178,7 +203,7 @@ def _tensor(entry: bytes, data: bytes, name: str) -> Tensor:
     _require(size == expected, f"{what}: {size} bytes, {expected} expected")
     _require(offset % 16 == 0 and offset + size <= len(data), f"{what}: outside DATA")
     is_scale = math.isfinite(gamma) and gamma > 0
-    _require(is_scale if dtype == "T2" else not any(entry[20:24]), f"{what}: gamma {gamma}")
+    _require(is_scale if dtype in fmt.TERNARY else not any(entry[20:24]), f"{what}: gamma {gamma}")
     tensor = Tensor(name, dtype, rows, cols, data[offset : offset + size], gamma)
     try:
         values = tensor.numpy()
@@ -215,7 +240,9 @@ def _program(content: bytes, count: int, what: str) -> Program:
     _require(len(content) == size, f"{what}: its size does not fit its count")
     _zero(content[16:32], what)
     window, logits, state, flags = fmt._PROGRAM.unpack_from(content)
-    _require(flags <= (what == "ADPT"), f"{what}: flags {flags:#x}")
+    allowed = (0, ops.AFTER_INFER) if what == "ADPT" else (0, ops.STREAM)
+    _require(flags in allowed, f"{what}: flags {flags:#x}")
     code = struct.iter_unpack(fmt._INSTRUCTION.format, content[fmt.PROGRAM_HEADER_BYTES :])
     instructions = tuple(Instruction(*fields) for fields in code)
-    return Program(window, logits, state, instructions, after_infer=bool(flags))
+    after_infer, stream = bool(flags & ops.AFTER_INFER), bool(flags & ops.STREAM)
+    return Program(window, logits, state, instructions, after_infer, stream)

@@ -13,12 +13,12 @@ from .opcodes import Arena, Op
 def disassemble(blob: Blob, program: Program) -> list[str]:
     """Lines such as `12  TERNARY  64 64  @1280[t], @1600, layers.0.q, @2048`; loops indent."""
     lines = []
-    for placed in walk(program.code):
+    for placed in walk(program.code, blob.io.length if program.stream else 0):
         i = placed.instruction
         spec = ops.SPECS[i.op]
         dims = " ".join(str(n) for n in (i.n0, i.n1, i.n2)[: spec.dims])
         words = [spec.op.name + _flags(i), dims, ", ".join(_operands(blob, i))]
-        indent = "  " if placed.loop else ""
+        indent = "  " if placed.loop and not program.stream else ""
         text = "  ".join(word for word in words if word)
         lines.append(f"{placed.index:4}  {indent}{text}")
     return lines
@@ -30,7 +30,7 @@ def _flags(i: Instruction) -> str:
         names[ops.REVERSE] = " down"
     elif i.op == Op.ROPE:
         names |= {ops.INTERLEAVED: " interleaved", ops.ROTATE_BACK: " back"}
-    elif i.op in (Op.ATTENTION, Op.ATTENTION_BWD):
+    elif i.op in (*ops.ATTENTIONS, Op.ATTENTION_BWD):
         names[ops.CAUSAL] = " causal"
     return "".join(text for bit, text in names.items() if i.flags & bit)
 

@@ -12,17 +12,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import BlobError
+from . import opcodes as ops
 from . import ternary
+from .vocabulary import Vocabulary
 
 MAGIC = b"TERN"
-MAJOR, MINOR = 0, 1
+MAJOR, MINOR = 0, 2
 HEADER_BYTES, SECTION_BYTES, ENTRY_BYTES = 96, 16, 32
 PROGRAM_HEADER_BYTES, INSTRUCTION_BYTES = 32, 40
 NAME_BYTES = 32
-SECTIONS = ("IODS", "LABL", "TDIR", "ADIR", "INFR", "ADPT", "DATA", "META")
-OPTIONAL_SECTIONS = ("ADIR", "ADPT")
-KIND_WINDOW = 1
-DTYPES = {"F32": 1, "F16": 2, "I8": 3, "T2": 4}
+SECTIONS = ("IODS", "LABL", "VOCB", "TDIR", "ADIR", "INFR", "ADPT", "DATA", "META")
+OPTIONAL_SECTIONS = ("LABL", "VOCB", "ADIR", "ADPT")
+KIND_WINDOW, KIND_TOKENS = 1, 2
+DTYPES = {"F32": 1, "F16": 2, "I8": 3, "T2": 4, "T2D": 5}
+TERNARY = ("T2", "T2D")
 DTYPE_NAMES = {code: name for name, code in DTYPES.items()}
 
 _HEADER = struct.Struct("<4sHHII32sIIII32s")
@@ -46,7 +49,7 @@ def is_text(text: str) -> bool:
 
 def tensor_bytes(dtype: str, rows: int, cols: int) -> int:
     """Bytes of a tensor's data in `DATA`."""
-    if dtype == "T2":
+    if dtype in TERNARY:
         return ternary.packed_bytes(rows, cols)
     if dtype == "I8":
         return (rows * cols + 3) // 4 * 4 + 4 * rows
@@ -86,14 +89,25 @@ class Tensor:
         """A ternary tensor from trits [rows, cols] and its scale."""
         return cls(name, "T2", *trits.shape, ternary.pack(trits), float(np.float32(gamma)))
 
+    @property
+    def is_ternary(self) -> bool:
+        return self.dtype in TERNARY
+
+    def merged_rows(self) -> Tensor:
+        """A T2 tensor as T2D."""
+        data = ternary.merge_rows(self.data, self.rows, self.cols)
+        return replace(self, dtype="T2D", data=data)
+
     def trits(self) -> np.ndarray:
-        """Trits int8 [rows, cols] of a T2 tensor."""
-        return ternary.unpack(self.data, self.rows, self.cols)
+        """Trits int8 [rows, cols] of a ternary tensor."""
+        shape = (self.rows, self.cols)
+        data = ternary.split_rows(self.data, *shape) if self.dtype == "T2D" else self.data
+        return ternary.unpack(data, *shape)
 
     def numpy(self) -> np.ndarray:
-        """Values float32 [rows, cols]; of a T2 tensor gamma times trits."""
+        """Values float32 [rows, cols]; of a ternary tensor gamma times trits."""
         shape = (self.rows, self.cols)
-        if self.dtype == "T2":
+        if self.is_ternary:
             return np.float32(self.gamma) * self.trits().astype(np.float32)
         if self.dtype == "I8":
             q = np.frombuffer(self.data, np.int8, self.rows * self.cols).reshape(shape)
@@ -145,22 +159,26 @@ class Instruction(NamedTuple):
 @dataclass(frozen=True)
 class Program:
     """`window`, `logits`: arena words of input and result. `state`: arena byte of the adaptation
-    state. `after_infer`: `infer` runs first, as this program's forward."""
+    state. `after_infer`: `infer` runs first, as this program's forward. `stream`: it is the body of
+    one loop over tokens."""
 
     window: int
     logits: int
     state: int
     code: tuple[Instruction, ...]
     after_infer: bool = False
+    stream: bool = False
 
     def encode(self) -> bytes:
-        head = _PROGRAM.pack(self.window, self.logits, self.state, self.after_infer)
+        flags = ops.AFTER_INFER * self.after_infer + ops.STREAM * self.stream
+        head = _PROGRAM.pack(self.window, self.logits, self.state, flags)
         return head + b"".join(_INSTRUCTION.pack(*i) for i in self.code)
 
 
 @dataclass(frozen=True)
 class InputOutput:
-    """`IODS`: what goes in and how many logits come out."""
+    """`IODS`: what goes in, windows or tokens, and how many logits come out. Of tokens, `length` is
+    the context."""
 
     channels: int
     length: int
@@ -170,10 +188,15 @@ class InputOutput:
     patch: int = 1
     kind: int = KIND_WINDOW
 
+    @property
+    def is_stream(self) -> bool:
+        """Does the model take tokens, one after the other?"""
+        return self.kind == KIND_TOKENS
+
 
 @dataclass(frozen=True)
 class Blob:
-    """A model as a board runs it."""
+    """A model as a board runs it. It has `labels`, or a `vocabulary` where it takes tokens."""
 
     name: str
     io: InputOutput
@@ -185,6 +208,7 @@ class Blob:
     infer_arena: int
     adapt_arena: int = 0
     meta: dict[str, Any] = field(default_factory=dict)
+    vocabulary: Vocabulary | None = None
 
     @property
     def adapter_floats(self) -> int:
@@ -200,7 +224,13 @@ class Blob:
         return [(kind, *_SECTION_ENCODERS[kind](self)) for kind in SECTIONS if self._has(kind)]
 
     def _has(self, kind: str) -> bool:
-        return {"ADIR": bool(self.adapters), "ADPT": self.adapt is not None}.get(kind, True)
+        there = {
+            "LABL": not self.io.is_stream,
+            "VOCB": self.io.is_stream,
+            "ADIR": bool(self.adapters),
+            "ADPT": self.adapt is not None,
+        }
+        return there.get(kind, True)
 
     def encode(self) -> bytes:
         """The bytes of the blob, a multiple of 16 long."""
@@ -249,6 +279,12 @@ def _encode_labels(blob: Blob) -> tuple[bytes, int]:
     return b"".join(label.encode() + b"\0" for label in blob.labels), len(blob.labels)
 
 
+def _encode_vocabulary(blob: Blob) -> tuple[bytes, int]:
+    if blob.vocabulary is None:
+        raise BlobError("a model of tokens has no vocabulary")
+    return blob.vocabulary.encode(), len(blob.vocabulary)
+
+
 def _encode_tensors(blob: Blob) -> tuple[bytes, int]:
     entries, offset = [], 0
     for t in blob.tensors:
@@ -285,6 +321,7 @@ def _encode_meta(blob: Blob) -> tuple[bytes, int]:
 _SECTION_ENCODERS = {
     "IODS": _encode_iods,
     "LABL": _encode_labels,
+    "VOCB": _encode_vocabulary,
     "TDIR": _encode_tensors,
     "ADIR": _encode_adapters,
     "INFR": lambda blob: _encode_program(blob.infer),

@@ -5,14 +5,36 @@ The encoder, the checker, the disassembler and the memory planner all read this 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+
+from .operands import (
+    Arena,
+    Factors,
+    Weight,
+    fixed,
+    heads,
+    kernel_scratch,
+    keys,
+    keys_q8,
+    q8_bytes,
+    q8_row,
+    q16_bytes,
+    q16_row,
+    row,
+    row_n0,
+    row_n1,
+    scratch_bytes,
+)
+
+__all__ = ["q8_bytes", "q16_bytes", "scratch_bytes"]
 
 ACC = 0x80
 REVERSE = 1  # LOOP: last row first
 INTERLEAVED, ROTATE_BACK = 1, 2  # ROPE
 CAUSAL = 1  # ATTENTION
+
+AFTER_INFER, STREAM = 1, 2  # of a program
 
 SLOTS = ("dst", "a", "b", "c", "d", "e", "f", "imm")
 
@@ -40,9 +62,12 @@ class Op(IntEnum):
     RELU = 18
     MEANPOOL = 19
     LAYERNORM = 20
+    EMBEDDING = 21
+    QUANTIZE16 = 22
+    LINEAR_I8 = 23
+    ATTENTION_Q8 = 24
     CROSS_ENTROPY = 64
     LINEAR_T = 65
-    QUANTIZE16 = 66
     TERNARY_T = 67
     LORA_BWD = 68
     RMSNORM_BWD = 69
@@ -56,53 +81,10 @@ class Op(IntEnum):
 
 
 FIRST_BACKWARD = 64
+MAX_SHORT_SUM = 512  # int32 sums of so many products of int8 and int16 are exact
 
-Size = Callable[[int, int, int, int], int]
-"""Bytes of an operand from n0, n1, n2 and the rows T of the enclosing loop."""
-
-
-def q8_bytes(n: int) -> int:
-    """A row quantised to int8: values padded to 64, the scale, padding to 16."""
-    return (n + 63) // 64 * 64 + 16
-
-
-def q16_bytes(n: int) -> int:
-    """A row quantised to int16: values padded to 8, the scale, padding to 16."""
-    return (n + 7) // 8 * 16 + 16
-
-
-def scratch_bytes(n: int) -> int:
-    """Working memory of a ternary kernel over n columns."""
-    return max(2 * ((n + 63) // 64 * 64), 1408)
-
-
-@dataclass(frozen=True)
-class Arena:
-    """An operand in the arena. `access` is r, w, rw or x (scratch: contents do not matter)."""
-
-    slot: str
-    access: str
-    size: Size
-    may_step: bool = True
-    optional: bool = False
-    align: int = 4
-
-
-@dataclass(frozen=True)
-class Weight:
-    """An operand in the tensor directory: allowed dtypes and [rows, cols]."""
-
-    slot: str
-    dtypes: tuple[str, ...]
-    shape: Callable[[int, int, int], tuple[int, int]]
-    optional: bool = False
-
-
-@dataclass(frozen=True)
-class Factors:
-    """An adapter (slots `at`), or a tensor pair A, B (slots `at` and the next letter)."""
-
-    slot: str = "b"
+ATTENTIONS = (Op.ATTENTION, Op.ATTENTION_Q8)
+WINDOW_ONLY = (Op.LOOP, Op.INPUT, Op.MEANPOOL)  # not in a stream
 
 
 @dataclass(frozen=True)
@@ -120,38 +102,6 @@ class Spec:
         return [o for o in self.operands if isinstance(o, Arena)]
 
 
-def _n0(n0: int, n1: int, n2: int, rows: int) -> int:
-    return 4 * n0
-
-
-def _n1(n0: int, n1: int, n2: int, rows: int) -> int:
-    return 4 * n1
-
-
-def _heads(n0: int, n1: int, n2: int, rows: int) -> int:
-    return 4 * n0 * n2
-
-
-def _keys(n0: int, n1: int, n2: int, rows: int) -> int:
-    return 4 * n1 * n2 * rows
-
-
-def _kernel_scratch(n0: int, n1: int, n2: int, rows: int) -> int:
-    return scratch_bytes(n0)
-
-
-def _row(slot: str, access: str, size: Size = _n0, optional: bool = False) -> Arena:
-    return Arena(slot, access, size, optional=optional)
-
-
-def _fixed(slot: str, access: str, size: Size, align: int = 4) -> Arena:
-    return Arena(slot, access, size, may_step=False, align=align)
-
-
-def _q8(slot: str, access: str) -> Arena:
-    return Arena(slot, access, lambda n0, n1, n2, rows: q8_bytes(n0), align=16)
-
-
 _FLOAT = ("F32", "F16", "I8")
 _GAIN = ("F32", "F16")
 
@@ -165,11 +115,11 @@ def _matrix(dtypes: tuple[str, ...]) -> Weight:
 
 
 def _unary(op: Op) -> Spec:
-    return Spec(op, (_row("dst", "w"), _row("a", "r")), 1, elementwise=True)
+    return Spec(op, (row("dst", "w"), row("a", "r")), 1, elementwise=True)
 
 
 def _unary_backward(op: Op) -> Spec:
-    operands = (_row("dst", "w"), _row("a", "r"), _row("c", "r"))
+    operands = (row("dst", "w"), row("a", "r"), row("c", "r"))
     return Spec(op, operands, 1, flags=ACC, elementwise=True)
 
 
@@ -182,7 +132,7 @@ _SPECS = (
     Spec(
         Op.INPUT,
         (
-            _row("dst", "w"),
+            row("dst", "w"),
             Arena("a", "r", lambda n0, n1, n2, rows: 2 * n0, align=2),
             _channels("b"),
             _channels("c"),
@@ -190,46 +140,46 @@ _SPECS = (
         2,
         imm="int",
     ),
-    Spec(Op.ZERO, (_fixed("dst", "w", lambda n0, n1, n2, rows: 4 * n0 * n1),), 2),
-    Spec(Op.COPY, (_row("dst", "w"), _row("a", "r")), 1, flags=ACC, elementwise=True),
-    Spec(Op.ADD, (_row("dst", "w"), _row("a", "r"), _row("b", "r")), 1, elementwise=True),
-    Spec(Op.MUL, (_row("dst", "w"), _row("a", "r"), _row("b", "r")), 1, elementwise=True),
-    Spec(Op.SCALE, (_row("dst", "w"), _row("a", "r")), 1, flags=ACC, imm="f32", elementwise=True),
+    Spec(Op.ZERO, (fixed("dst", "w", lambda n0, n1, n2, rows: 4 * n0 * n1),), 2),
+    Spec(Op.COPY, (row("dst", "w"), row("a", "r")), 1, flags=ACC, elementwise=True),
+    Spec(Op.ADD, (row("dst", "w"), row("a", "r"), row("b", "r")), 1, elementwise=True),
+    Spec(Op.MUL, (row("dst", "w"), row("a", "r"), row("b", "r")), 1, elementwise=True),
+    Spec(Op.SCALE, (row("dst", "w"), row("a", "r")), 1, flags=ACC, imm="f32", elementwise=True),
     Spec(
         Op.LINEAR,
         (
-            _row("dst", "w", _n1),
-            _row("a", "r"),
+            row("dst", "w", row_n1),
+            row("a", "r"),
             _matrix(_FLOAT),
             Weight("c", _GAIN, lambda n0, n1, n2: (1, n1), optional=True),
         ),
         2,
     ),
-    Spec(Op.QUANTIZE, (_q8("dst", "w"), _row("a", "r")), 1),
+    Spec(Op.QUANTIZE, (q8_row("dst", "w"), row("a", "r")), 1),
     Spec(
         Op.TERNARY,
         (
-            _row("dst", "w", _n1),
-            _q8("a", "r"),
-            _matrix(("T2",)),
-            _fixed("d", "x", _kernel_scratch, align=16),
+            row("dst", "w", row_n1),
+            q8_row("a", "r"),
+            _matrix(("T2", "T2D")),
+            fixed("d", "x", kernel_scratch, align=16),
         ),
         2,
     ),
     Spec(
         Op.LORA,
         (
-            _row("dst", "rw", _n1),
-            _row("a", "r"),
+            row("dst", "rw", row_n1),
+            row("a", "r"),
             Factors(),
-            _fixed("d", "x", lambda n0, n1, n2, rows: 4 * n2),
+            fixed("d", "x", lambda n0, n1, n2, rows: 4 * n2),
         ),
         3,
         imm="f32",
     ),
     Spec(
         Op.RMSNORM,
-        (_row("dst", "w"), _row("a", "r"), _gain("b", optional=True)),
+        (row("dst", "w"), row("a", "r"), _gain("b", optional=True)),
         1,
         imm="f32",
         elementwise=True,
@@ -237,8 +187,8 @@ _SPECS = (
     Spec(
         Op.ROPE,
         (
-            _row("dst", "w"),
-            _row("a", "r"),
+            row("dst", "w"),
+            row("a", "r"),
             Weight("b", ("F32",), lambda n0, n1, n2: (1, n1 // 2)),
         ),
         2,
@@ -248,41 +198,64 @@ _SPECS = (
     Spec(
         Op.ATTENTION,
         (
-            _row("dst", "w", _heads),
-            _row("a", "r", _heads),
-            _fixed("b", "r", _keys),
-            _fixed("c", "r", _keys),
-            _fixed("d", "x", lambda n0, n1, n2, rows: 4 * rows),
+            row("dst", "w", heads),
+            row("a", "r", heads),
+            fixed("b", "r", keys),
+            fixed("c", "r", keys),
+            fixed("d", "x", lambda n0, n1, n2, rows: 4 * rows),
         ),
         3,
         flags=CAUSAL,
     ),
-    Spec(Op.SWIGLU, (_row("dst", "w"), _row("a", "r"), _row("b", "r")), 1, elementwise=True),
+    Spec(Op.SWIGLU, (row("dst", "w"), row("a", "r"), row("b", "r")), 1, elementwise=True),
     _unary(Op.SILU),
     _unary(Op.GELU),
     _unary(Op.RELU),
-    Spec(Op.MEANPOOL, (_fixed("dst", "rw", _n0), _row("a", "r")), 1),
+    Spec(Op.MEANPOOL, (fixed("dst", "rw", row_n0), row("a", "r")), 1),
     Spec(
         Op.LAYERNORM,
-        (_row("dst", "w"), _row("a", "r"), _gain("b"), _gain("c", optional=True)),
+        (row("dst", "w"), row("a", "r"), _gain("b"), _gain("c", optional=True)),
         1,
         imm="f32",
         elementwise=True,
     ),
-    Spec(Op.CROSS_ENTROPY, (_row("dst", "w"), _row("a", "r")), 1),
-    Spec(Op.LINEAR_T, (_row("dst", "w"), _row("a", "r", _n1), _matrix(_FLOAT)), 2, flags=ACC),
+    Spec(Op.EMBEDDING, (row("dst", "w"), _matrix(_FLOAT)), 2),
     Spec(
         Op.QUANTIZE16,
-        (Arena("dst", "w", lambda n0, n1, n2, rows: q16_bytes(n0), align=16), _row("a", "r")),
+        (q16_row("dst", "w", lambda n0, n1, n2: n0), row("a", "r")),
         1,
     ),
     Spec(
+        Op.LINEAR_I8,
+        (
+            row("dst", "w", row_n1),
+            q16_row("a", "r", lambda n0, n1, n2: n0),
+            _matrix(("I8",)),
+            Weight("c", _GAIN, lambda n0, n1, n2: (1, n1), optional=True),
+        ),
+        2,
+    ),
+    Spec(
+        Op.ATTENTION_Q8,
+        (
+            row("dst", "w", heads),
+            q16_row("a", "r", lambda n0, n1, n2: n0 * n2),
+            fixed("b", "r", keys_q8, align=16),
+            fixed("c", "r", keys_q8, align=16),
+            fixed("d", "x", lambda n0, n1, n2, rows: 12 * rows),
+        ),
+        3,
+        flags=CAUSAL,
+    ),
+    Spec(Op.CROSS_ENTROPY, (row("dst", "w"), row("a", "r")), 1),
+    Spec(Op.LINEAR_T, (row("dst", "w"), row("a", "r", row_n1), _matrix(_FLOAT)), 2, flags=ACC),
+    Spec(
         Op.TERNARY_T,
         (
-            _row("dst", "w"),
-            Arena("a", "r", lambda n0, n1, n2, rows: q16_bytes(n1), align=16),
+            row("dst", "w"),
+            q16_row("a", "r", lambda n0, n1, n2: n1),
             _matrix(("T2",)),
-            _fixed("d", "x", _kernel_scratch, align=16),
+            fixed("d", "x", kernel_scratch, align=16),
         ),
         2,
         flags=ACC,
@@ -290,11 +263,11 @@ _SPECS = (
     Spec(
         Op.LORA_BWD,
         (
-            _row("dst", "w", optional=True),
-            _row("a", "r"),
+            row("dst", "w", optional=True),
+            row("a", "r"),
             Factors(),
-            _row("d", "r", _n1),
-            _fixed("e", "x", lambda n0, n1, n2, rows: 8 * n2),
+            row("d", "r", row_n1),
+            fixed("e", "x", lambda n0, n1, n2, rows: 8 * n2),
         ),
         3,
         flags=ACC,
@@ -302,7 +275,7 @@ _SPECS = (
     ),
     Spec(
         Op.RMSNORM_BWD,
-        (_row("dst", "w"), _row("a", "r"), _gain("b", optional=True), _row("c", "r")),
+        (row("dst", "w"), row("a", "r"), _gain("b", optional=True), row("c", "r")),
         1,
         flags=ACC,
         imm="f32",
@@ -311,14 +284,14 @@ _SPECS = (
     Spec(
         Op.ATTENTION_BWD,
         (
-            _row("dst", "w", _heads),
-            _row("a", "r", _heads),
-            _fixed("b", "r", _keys),
-            _fixed("c", "r", _keys),
-            _row("d", "r", _heads),
-            _fixed("e", "rw", _keys),
-            _fixed("f", "rw", _keys),
-            _fixed("imm", "x", lambda n0, n1, n2, rows: 8 * rows),
+            row("dst", "w", heads),
+            row("a", "r", heads),
+            fixed("b", "r", keys),
+            fixed("c", "r", keys),
+            row("d", "r", heads),
+            fixed("e", "rw", keys),
+            fixed("f", "rw", keys),
+            fixed("imm", "x", lambda n0, n1, n2, rows: 8 * rows),
         ),
         3,
         flags=CAUSAL,
@@ -326,11 +299,11 @@ _SPECS = (
     Spec(
         Op.SWIGLU_BWD,
         (
-            _row("dst", "w"),
-            _row("a", "r"),
-            _row("b", "r"),
-            _row("c", "r"),
-            _row("d", "w"),
+            row("dst", "w"),
+            row("a", "r"),
+            row("b", "r"),
+            row("c", "r"),
+            row("d", "w"),
         ),
         1,
         elementwise=True,
@@ -340,7 +313,7 @@ _SPECS = (
     _unary_backward(Op.RELU_BWD),
     Spec(
         Op.LAYERNORM_BWD,
-        (_row("dst", "w"), _row("a", "r"), _gain("b"), _row("c", "r")),
+        (row("dst", "w"), row("a", "r"), _gain("b"), row("c", "r")),
         1,
         flags=ACC,
         imm="f32",
@@ -355,6 +328,11 @@ SPECS: dict[int, Spec] = {int(spec.op): spec for spec in _SPECS}
 def access_of(operand: Arena, flags: int) -> str:
     """How an instruction with these flags touches an operand: `acc` reads the destination too."""
     return "rw" if operand.slot == "dst" and flags & ACC else operand.access
+
+
+def is_by_row(op: int, slot: str, flags: int) -> bool:
+    """Does an instruction use of a block the rows up to its own only: K and V behind the mask?"""
+    return op in ATTENTIONS and slot in ("b", "c") and bool(flags & CAUSAL)
 
 
 # ---- Operand words ------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""The command line: `ternio train | pack | inspect | boards | flash | infer | monitor | adapt |
-adapter | demo`.
+"""The command line: `ternio train | pack | inspect | boards | flash | infer | generate | monitor |
+adapt | adapter | bench | demo`.
 
 Each command lives in a module with `register(app)` that imports what is heavy only when it runs.
 """
@@ -27,9 +27,11 @@ COMMANDS = (
     "boards",
     "flash",
     "infer",
+    "generate",
     "monitor",
     "adapt",
     "adapter",
+    "bench",
     "demo",
 )
 

@@ -90,7 +90,7 @@ def _print_tables(blob: Blob) -> None:
     for board, parts in accounts.items():
         sizes = {p.name: f"{p.needs}/{p.has}" for p in parts}
         fits = "no" if any(p.missing for p in parts) else "yes"
-        boards.add_row(board, fits, *(sizes[name] for name in limited))
+        boards.add_row(board, fits, *(sizes.get(name, "-") for name in limited))
     for table in (sections, tensors, boards):
         console.print()
         console.print(table)

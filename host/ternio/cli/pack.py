@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,11 @@ from .common import BoardOption, JsonOption, emit, example, say
 
 if TYPE_CHECKING:
     from ternio.blob import Blob
-    from ternio.compile import Part
+    from ternio.boards import Board
+    from ternio.checkpoint import Checkpoint
+    from ternio.compile import Options, Part
+
+CORES_WITH_DSP = ("cortex-m4", "cortex-m4f", "cortex-m7", "cortex-m33")
 
 
 def register(app: typer.Typer) -> None:
@@ -29,16 +34,35 @@ def pack(
         str | None, typer.Option("--name", help="Of the model; by default the checkpoint's.")
     ] = None,
     adapt: Annotated[
-        bool, typer.Option("--adapt/--no-adapt", help="With a program to learn on the board.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--adapt/--no-adapt",
+            help="With a program to learn on the board; by default where model and board can.",
+        ),
+    ] = None,
     rank: Annotated[int, typer.Option("--rank", help="Rank of the LoRA slots, 1 to 64.")] = 4,
     scale: Annotated[float, typer.Option("--scale", help="Their alpha / rank.")] = 2.0,
     targets: Annotated[
         str, typer.Option("--targets", help="Layers with a slot: globs, by comma.")
     ] = "q,v,head",
     float_dtype: Annotated[
-        str, typer.Option("--float", help="Weights that are not ternary: f16, f32 or i8.")
-    ] = "f16",
+        str,
+        typer.Option(
+            "--float",
+            help="Weights that are not ternary: i8 (small and fast), f16 or f32 (exact).",
+        ),
+    ] = "i8",
+    kv: Annotated[
+        str,
+        typer.Option(
+            "--kv",
+            help="Keys and values of attention: float, int8, or auto: float where the board has "
+            "the memory.",
+        ),
+    ] = "auto",
+    array: Annotated[
+        Path | None, typer.Option("--c-array", help="Write the blob as a C header, too.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compiles a trained model into one file: weights, programs, labels and memory plan.
@@ -46,17 +70,17 @@ def pack(
     With --board it is checked against the board's flash and RAM first; a model that does not fit
     ends with status 2 and says by how much.
     """
+    from ternio.blob.c_array import c_array
     from ternio.boards import load_board
     from ternio.checkpoint import load_checkpoint
-    from ternio.compile import Options, account, pack_checkpoint, require_fit
+    from ternio.compile import account, agreement, pack_checkpoint, require_fit
 
     target = load_board(board) if board else None
-    room = target.arena_bytes if target else None
-    names = tuple(t.strip() for t in targets.split(",") if t.strip())
-    options = Options(adapt, rank, scale, names, float_dtype, arena_limit=room)
     path = output or checkpoint.with_suffix(".tern")
     trained = load_checkpoint(checkpoint)
     trained.name = name or trained.name
+    names = tuple(t.strip() for t in targets.split(",") if t.strip())
+    options = _options(trained, target, adapt, rank, scale, names, float_dtype, kv)
     blob = pack_checkpoint(trained, options)
     parts = account(blob, target) if target else []
     if not as_json:
@@ -64,12 +88,48 @@ def pack(
         show_account(parts, target.name if target else "")
     if target:
         require_fit(blob, target)
+    agreed = agreement(blob, trained, options)
     _write(path, blob.encode())
+    if array is not None:
+        _write(array, c_array(blob).encode())
     if as_json:
-        emit({"file": str(path), **facts(blob), "board": target and target.name, **fit(parts)})
-    else:
-        say(f"wrote {path}: {path.stat().st_size} bytes")
-        say(f"next: ternio flash {path} --board {target.name if target else 'netduinoplus2'}")
+        about = {"file": str(path), **facts(blob), "board": target and target.name, **fit(parts)}
+        emit({**about, "agreement": agreed and asdict(agreed)})
+        return
+    if agreed is not None:
+        unit = "tokens" if blob.io.is_stream else "windows"
+        say(
+            f"agrees  with float keys and F32 weights on {agreed.same} of {agreed.count} {unit} of "
+            f"{agreed.data}; logits differ by {agreed.difference:.3g} of {agreed.largest:.3g}"
+        )
+    say(f"wrote {path}: {path.stat().st_size} bytes")
+    if array is not None:
+        say(f"wrote {array}: {array.stat().st_size} bytes")
+    say(f"next: ternio flash {path} --board {target.name if target else 'netduinoplus2'}")
+
+
+def _options(
+    trained: Checkpoint,
+    board: Board | None,
+    adapt: bool | None,
+    rank: int,
+    scale: float,
+    targets: tuple[str, ...],
+    float_dtype: str,
+    kv: str,
+) -> Options:
+    """What was asked for; what was left open, as it suits model and board."""
+    from ternio.compile import Options
+    from ternio.compile.fit import input_room
+    from ternio.errors import CompileError
+
+    if adapt and trained.kind == "lm":
+        raise CompileError(f"{trained.name} is a language model; boards adapt classifiers only")
+    if adapt is None:
+        adapt = trained.kind != "lm" and (board is None or board.adapts)
+    room = input_room(trained.config, board) if board else None
+    merge = bool(board) and board.core in CORES_WITH_DSP
+    return Options(adapt, rank, scale, targets, float_dtype, room, kv, merge_rows=merge)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -83,7 +143,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def facts(blob: Blob) -> dict[str, Any]:
     """What --json says of a blob."""
-    from ternio.compile.fit import blob_parts
+    from ternio.compile.fit import blob_parts, key_bytes
 
     parts = blob_parts(blob)
     return {
@@ -91,11 +151,14 @@ def facts(blob: Blob) -> dict[str, Any]:
         "digest": blob.digest.hex(),
         "bytes": sum(parts.values()),
         "parts": parts,
+        "kind": "tokens" if blob.io.is_stream else "windows",
         "channels": blob.io.channels,
         "length": blob.io.length,
+        "outputs": blob.io.outputs,
         "labels": list(blob.labels),
-        "ternary_weights": sum(t.rows * t.cols for t in blob.tensors if t.dtype == "T2"),
+        "ternary_weights": sum(t.rows * t.cols for t in blob.tensors if t.is_ternary),
         "infer_arena": blob.infer_arena,
+        "key_bytes": key_bytes(blob),
         "adapt_arena": blob.adapt_arena,
         "adapter_floats": blob.adapter_floats,
         "adapters": [x.name for x in blob.adapters],
@@ -114,17 +177,19 @@ def fit(parts: list[Part]) -> dict[str, Any]:
 def show_blob(blob: Blob) -> None:
     """A blob in a few lines."""
     about = facts(blob)
-    say(
-        f"model   {blob.name}, {blob.io.channels} channels x {blob.io.length} samples -> "
-        f"{len(blob.labels)} classes, {about['ternary_weights']} ternary weights"
-    )
+    what = f"{blob.io.channels} channels x {blob.io.length} samples -> {len(blob.labels)} classes"
+    if blob.vocabulary is not None:
+        unit = "bytes" if blob.vocabulary.is_bytes else "characters"
+        what = f"context of {blob.io.length} {unit}, vocabulary of {blob.io.outputs}"
+    say(f"model   {blob.name}, {what}, {about['ternary_weights']} ternary weights")
     sizes = ", ".join(f"{name} {size}" for name, size in about["parts"].items())
     say(f"blob    {about['bytes']} bytes: {sizes}")
     adapt = "no adapt program"
     if blob.adapt is not None:
         count = blob.adapter_floats
         adapt = f"{blob.adapt_arena} bytes to adapt {count} numbers in {len(blob.adapters)} layers"
-    say(f"arena   {blob.infer_arena} bytes to infer, {adapt}")
+    keys = f" ({about['key_bytes']} for keys and values)" if about["key_bytes"] else ""
+    say(f"arena   {blob.infer_arena} bytes to infer{keys}, {adapt}")
 
 
 def show_account(parts: list[Part], board: str) -> None:

@@ -7,15 +7,18 @@ program  what is kept and what is recomputed is tried out; the smallest plan win
 plan     arena offsets by liveness
 pack     tensors, adapters, programs and descriptions become a blob
 fit      a board's flash and RAM against what the blob takes
+agree    a packing's answers against those of the most exact one
 """
 
 from __future__ import annotations
 
+from .agree import Agreement, agreement
 from .fit import Part, account, require_fit
 from .graph import Graph, Lora, Node
 from .pack import Description, Options, pack_checkpoint, pack_graph
 
 __all__ = [
+    "Agreement",
     "Description",
     "Graph",
     "Lora",
@@ -23,6 +26,7 @@ __all__ = [
     "Options",
     "Part",
     "account",
+    "agreement",
     "pack_checkpoint",
     "pack_graph",
     "require_fit",

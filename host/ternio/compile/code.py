@@ -21,10 +21,12 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Ref:
-    """A buffer as an operand; with `step` the operand moves by one row per iteration."""
+    """A buffer as an operand, from byte `offset` on; with `step` the operand moves by one row per
+    iteration."""
 
     buffer: Buffer
     step: bool = False
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,17 +85,19 @@ Listing = list[Ins | Loop]
 
 def _word(operand: Operand, offsets: dict[Buffer, int]) -> int:
     if isinstance(operand, Ref):
-        return ops.arena_word(offsets[operand.buffer], operand.step)
+        return ops.arena_word(offsets[operand.buffer] + operand.offset, operand.step)
     if isinstance(operand, TensorRef):
         return ops.tensor_word(operand.index)
     return ops.adapter_word(operand.index)
 
 
-def encode(listing: Listing, offsets: dict[Buffer, int]) -> tuple[Instruction, ...]:
-    """The instructions of a program, loops in front of their bodies."""
+def encode(
+    listing: Listing, offsets: dict[Buffer, int], stream: bool = False
+) -> tuple[Instruction, ...]:
+    """The instructions of a program, loops in front of their bodies; of a stream, its one body."""
     code: list[Instruction] = []
     for item in listing:
-        if isinstance(item, Loop):
+        if isinstance(item, Loop) and not stream:
             flags = ops.REVERSE if item.reverse else 0
             code.append(Instruction(int(Op.LOOP), flags, item.rows, len(item.body)))
         body = item.body if isinstance(item, Loop) else [item]
@@ -112,10 +116,10 @@ def work(listing: Listing) -> int:
 
 def _macs(ins: Ins, rows: int) -> int:
     n0, n1, n2 = (*ins.n, 0, 0, 0)[:3]
-    if ins.op in (Op.LINEAR, Op.LINEAR_T, Op.TERNARY, Op.TERNARY_T):
+    if ins.op in (Op.LINEAR, Op.LINEAR_I8, Op.LINEAR_T, Op.TERNARY, Op.TERNARY_T):
         return n0 * n1
-    if ins.op in (Op.ATTENTION, Op.ATTENTION_BWD):
-        return n0 * n2 * rows * (2 if ins.op == Op.ATTENTION else 5)
+    if ins.op in (*ops.ATTENTIONS, Op.ATTENTION_BWD):
+        return n0 * n2 * rows * (5 if ins.op == Op.ATTENTION_BWD else 2)
     if ins.op in (Op.LORA, Op.LORA_BWD):
         return n2 * (n0 + n1) * (1 if ins.op == Op.LORA else 3)
     return n0

@@ -5,19 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..blob import opcodes as ops
 from ..blob.adapter import HEADER_BYTES as ADAPTER_HEADER_BYTES
+from ..blob.check import walk
 from ..blob.format import Blob
 from ..errors import FitError
 
 if TYPE_CHECKING:
     from ..boards import Board
+    from ..models import ClassifierConfig, LanguageModelConfig
 
 
 @dataclass(frozen=True)
 class Part:
     """One line of the account. `has` is None where a part counts only towards its total."""
 
-    memory: str  # "flash" or "ram"
+    memory: str  # "flash" or "ram", in bytes, or "work" of one run, as the board limits it
     name: str
     needs: int
     has: int | None = None
@@ -31,9 +34,9 @@ class Part:
 def blob_parts(blob: Blob) -> dict[str, int]:
     """Bytes of a blob by what they are for; the values add up to its length."""
     sections = {kind: len(content) for kind, content, _ in blob.sections()}
-    ternary = sum(len(t.data) for t in blob.tensors if t.dtype == "T2")
+    ternary = sum(len(t.data) for t in blob.tensors if t.is_ternary)
     programs = sections["INFR"] + sections.get("ADPT", 0)
-    texts = sections["LABL"] + sections["META"]
+    texts = sum(sections.get(kind, 0) for kind in ("LABL", "VOCB", "META"))
     parts = {
         "ternary weights": ternary,
         "float tables": sections["DATA"] - ternary,
@@ -43,24 +46,63 @@ def blob_parts(blob: Blob) -> dict[str, int]:
     return {**parts, "header and directories": len(blob.encode()) - sum(parts.values())}
 
 
+def key_bytes(blob: Blob) -> int:
+    """Arena bytes in which `infer` holds keys and values for its attentions."""
+    places: dict[int, int] = {}
+    for placed in walk(blob.infer.code, blob.io.length if blob.infer.stream else 0):
+        i = placed.instruction
+        if i.op not in ops.ATTENTIONS:
+            continue
+        for operand in ops.SPECS[i.op].arena_operands():
+            if operand.slot in ("b", "c"):
+                word = getattr(i, operand.slot)
+                size = operand.size(i.n0, i.n1, i.n2, placed.rows)
+                places[word] = max(size, places.get(word, 0))
+    return sum(places.values())
+
+
+def input_bytes(blob: Blob) -> int:
+    """Bytes in which a board holds a window, or the tokens of a stream and how it chooses them."""
+    io = blob.io
+    return 2 * io.length + 4 * io.outputs if io.is_stream else 2 * io.channels * io.length
+
+
+def input_room(config: ClassifierConfig | LanguageModelConfig, board: Board) -> int:
+    """Arena that a board has for the programs of a model to be, beside its input."""
+    if config.architecture == "language_model":
+        return board.arena_beside(2 * config.context + 4 * config.vocabulary)
+    return board.arena_beside(2 * config.channels * config.length)
+
+
 def account(blob: Blob, board: Board) -> list[Part]:
-    """Flash and RAM of a board with this model, part by part."""
+    """Flash and RAM of a board with this model, part by part, and the work of one run."""
+    from ..runtime import Model
+
     link = board.manifest["ternio"]["link"]
     buffers = sum(size for name, size in link.items() if name.endswith("_bytes"))
+    room = board.arena_beside(input_bytes(blob))
     total = sum(blob_parts(blob).values())
     parts = [Part("flash", name, size) for name, size in blob_parts(blob).items()]
     parts.append(Part("flash", "model slot", total, board.model_slot_bytes))
     if blob.adapt is not None:
         size = ADAPTER_HEADER_BYTES + 4 * blob.adapter_floats
         parts.append(Part("flash", "adapter slot", size, board.adapter_slot_bytes))
-    arenas = {"infer": blob.infer_arena, "adapt": blob.adapt_arena}
+    arenas = {"infer": blob.infer_arena, "adapt": blob.adapt_arena if board.adapts else 0}
+    keys = key_bytes(blob)
+    if keys:
+        parts.append(Part("ram", "keys and values", keys))
     for name, size in arenas.items():
         if size:
-            parts.append(Part("ram", f"{name} arena", size, board.arena_bytes))
+            parts.append(Part("ram", f"{name} arena", size, room))
     parts.append(Part("ram", "link buffers", buffers))
     parts.append(Part("ram", "stack", board.stack_bytes))
-    together = max(arenas.values()) + buffers + board.stack_bytes
+    taken = board.arena_bytes - room  # by an input larger than its buffer
+    together = max(arenas.values()) + taken + buffers + board.stack_bytes
     parts.append(Part("ram", "together", together, board.ram.bytes))
+    work = Model.open(blob.encode()).infer_work
+    parts.append(
+        Part("work", "one token" if blob.io.is_stream else "one inference", work, board.work_limit)
+    )
     return parts
 
 
@@ -73,9 +115,16 @@ def require_fit(blob: Blob, board: Board) -> list[Part]:
     parts = account(blob, board)
     over = [p for p in parts if p.missing]
     if over:
-        texts = (f"{p.name} needs {p.needs} of {p.has}, {p.missing} too many" for p in over)
+        texts = [
+            f"{p.name} needs {p.needs} of {p.has}, {p.missing} too many"
+            for p in over
+            if p.memory != "work"
+        ]
+        sizes = f"{', '.join(texts)} (bytes)" if texts else ""
+        work = (f"{p.name} is work of {p.needs}, {p.has} at most" for p in over[len(texts) :])
         hint = ""
         if all(p.name in ("adapt arena", "adapter slot", "together") for p in over):
             hint = "; --no-adapt packs it for inference only"
-        raise FitError(f"{blob.name} does not fit {board.name}: {', '.join(texts)} (bytes){hint}")
+        why = "; ".join(text for text in (sizes, *work) if text)
+        raise FitError(f"{blob.name} does not fit {board.name}: {why}{hint}")
     return parts

@@ -50,13 +50,17 @@ class Node:
 
 @dataclass
 class Graph:
-    """The forward for a window of `length` x `channels`, `time` rows; node i makes value i."""
+    """The forward for a window of `length` x `channels`, `time` rows; node i makes value i.
+
+    `stream`: of `length` tokens, one a row, each answered by a row of logits.
+    """
 
     channels: int
     length: int
     time: int
     nodes: list[Node] = field(default_factory=list)
     params: dict[str, np.ndarray] = field(default_factory=dict)
+    stream: bool = False
 
     def add(
         self, op: str, *inputs: int, width: int = 0, rows: bool | None = None, **kw: Any

@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..blob import opcodes as ops
 from ..blob import ternary
 from ..blob.check import check_program
-from ..blob.format import Adapter, Blob, InputOutput, align16, init_bound
+from ..blob.format import KIND_TOKENS, Adapter, Blob, InputOutput, align16, init_bound
+from ..blob.vocabulary import ANY_OTHER, Vocabulary
 from ..errors import CompileError
 from .graph import Graph
 from .program import Normalisation, plan_both, plan_infer, state_bytes, without_slots
+from .scope import Layout, fits_int8_keys
 from .weights import Quantizer, TensorPool
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
 
 DEFAULT_TARGETS = ("q", "v", "head")
+KEYS = ("auto", "float", "int8")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user may choose: adapter slots, form of float weights, a board's arena in bytes."""
+    """What the user may choose: adapter slots, form of float weights, a board's arena in bytes, how
+    keys and values are held.
+
+    `kv`: "float", "int8", or "auto": float where `infer` then fits `arena_limit`. Without a limit
+    auto means float for windows, and int8 for streams, which hold a whole context. `merge_rows`:
+    ternary weights that only TERNARY reads in layout WD, for cores with the DSP extension; other
+    cores read it slowly.
+    """
 
     adapt: bool = True
     rank: int = 4
     scale: float = 2.0
     targets: tuple[str, ...] = DEFAULT_TARGETS
-    float_dtype: str = "f16"
+    float_dtype: str = "i8"
     arena_limit: int | None = None
+    kv: str = "auto"
+    merge_rows: bool = False
     quantizer: Quantizer = ternary.quantize
 
 
 @dataclass(frozen=True)
 class Description:
-    """Input and classes of a model.
+    """Input and classes of a model of windows; only name, vocabulary and meta of one of tokens.
 
     A raw value x becomes the integer round(x / input_scale[c]) on its way to the board, which gives
     gain[c] * integer + shift[c] to the model. `patch`: samples per row of the first layer, for
@@ -44,13 +58,14 @@ class Description:
     """
 
     name: str
-    labels: tuple[str, ...]
-    input_scale: np.ndarray
-    gain: np.ndarray
-    shift: np.ndarray
+    labels: tuple[str, ...] = ()
+    input_scale: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    gain: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    shift: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     rate_hz: float = 0.0
     patch: int = 1
     meta: dict[str, Any] = field(default_factory=dict)
+    vocabulary: Vocabulary | None = None
 
     def normalisation(self) -> Normalisation:
         gain, shift = (np.asarray(x, np.float32) for x in (self.gain, self.shift))
@@ -68,29 +83,52 @@ def pack_graph(graph: Graph, about: Description, options: Options | None = None)
         graph = graph.with_slots(options.targets, options.rank, options.scale)
     else:
         graph = without_slots(graph)
+    blobs = []
+    for layout in _layouts(graph, options):
+        blobs.append(_packed(graph, about, options, layout))
+        if options.arena_limit is None or blobs[-1].infer_arena <= options.arena_limit:
+            return blobs[-1]
+    return min(blobs, key=lambda blob: blob.infer_arena)
+
+
+def _layouts(graph: Graph, options: Options) -> Iterator[Layout]:
+    """Layouts to try, the most exact first, of those the fastest first."""
+    keys = {"float": (False,), "int8": (True,), "auto": (False, True)}[options.kv]
+    if options.kv == "auto" and not fits_int8_keys(graph):
+        keys = (False,)
+    elif options.kv == "auto" and options.arena_limit is None:
+        keys = (graph.stream,)
+    for int8_keys in keys:
+        yield Layout(int8_keys)
+        if not options.adapt:  # `adapt` needs the layers whole, and weights twice are too much
+            yield Layout(int8_keys, split_gates=True)
+
+
+def _packed(graph: Graph, about: Description, options: Options, layout: Layout) -> Blob:
     norm = about.normalisation()
     pool = TensorPool(graph, options.float_dtype, options.quantizer)
-    input_scale = pool.constant("input.scale", about.input_scale).index
+    input_scale = 0 if graph.stream else pool.constant("input.scale", about.input_scale).index
     adapters = _adapters(graph)
     floats = sum(x.floats for x in adapters)
     adapt, state, adapt_arena = None, 0, 0
     if not options.adapt:
-        infer = plan_infer(graph, pool, norm)
+        infer = plan_infer(graph, pool, norm, layout)
     else:
         room = options.arena_limit and options.arena_limit - state_bytes(floats)
-        infer, adapt = plan_both(graph, pool, norm, room)
+        infer, adapt = plan_both(graph, pool, norm, room, layout)
         state = max(align16(adapt.bytes), align16(infer.bytes))
         adapt_arena = state + state_bytes(floats)
+    io = InputOutput(
+        channels=graph.channels,
+        length=graph.length,
+        rate_hz=about.rate_hz,
+        outputs=graph.nodes[graph.output].width,
+        input_scale=input_scale,
+        patch=about.patch,
+    )
     blob = Blob(
         name=about.name,
-        io=InputOutput(
-            channels=graph.channels,
-            length=graph.length,
-            rate_hz=about.rate_hz,
-            outputs=graph.nodes[graph.output].width,
-            input_scale=input_scale,
-            patch=about.patch,
-        ),
+        io=replace(io, kind=KIND_TOKENS) if graph.stream else io,
         labels=about.labels,
         tensors=tuple(pool.tensors),
         adapters=adapters,
@@ -99,11 +137,25 @@ def pack_graph(graph: Graph, about: Description, options: Options | None = None)
         infer_arena=align16(infer.bytes),
         adapt_arena=adapt_arena,
         meta=about.meta,
+        vocabulary=about.vocabulary,
     )
+    if options.merge_rows:
+        blob = _with_merged_rows(blob)
     for program, what in ((blob.infer, "INFR"), (blob.adapt, "ADPT")):
         if program is not None:
             check_program(blob, program, what)
     return blob
+
+
+def _with_merged_rows(blob: Blob) -> Blob:
+    """The blob with its ternary weights in layout WD, but for those that gradients go through."""
+    back = blob.adapt.code if blob.adapt else ()
+    kept = {ops.split_word(i.b)[2] for i in back if i.op == ops.Op.TERNARY_T}
+    tensors = tuple(
+        t.merged_rows() if t.dtype == "T2" and index not in kept else t
+        for index, t in enumerate(blob.tensors)
+    )
+    return replace(blob, tensors=tensors)
 
 
 def pack_checkpoint(checkpoint: Checkpoint, options: Options | None = None) -> Blob:
@@ -111,7 +163,7 @@ def pack_checkpoint(checkpoint: Checkpoint, options: Options | None = None) -> B
 
     Args:
         checkpoint: as `ternio.checkpoint.load_checkpoint` gives it.
-        options: by default LoRA slots of rank 4 on q, v and head, float weights as F16.
+        options: by default LoRA slots of rank 4 on q, v and head, float weights as I8.
 
     Raises:
         CompileError: an operation that boards cannot run, or an option that does not fit.
@@ -121,13 +173,15 @@ def pack_checkpoint(checkpoint: Checkpoint, options: Options | None = None) -> B
         >>> open("motion.tern", "wb").write(blob.encode())            # doctest: +SKIP
     """
     from .. import __version__
-    from ..models import Classifier
     from .trace import engine_quantizer, trace
 
-    inputs, model = checkpoint.inputs, checkpoint.model
-    if inputs is None or not isinstance(model, Classifier):
-        raise CompileError(f"{checkpoint.name} is a language model; boards take classifiers so far")
-    config = model.config
+    options = replace(options or Options(), quantizer=engine_quantizer)
+    made_by = {"model": checkpoint.config.to_dict(), "created_by": f"ternio {__version__}"}
+    if checkpoint.report:
+        made_by["report"] = checkpoint.report
+    if checkpoint.kind == "lm":
+        return _pack_language_model(checkpoint, options, made_by)
+    inputs, model = checkpoint.inputs, checkpoint.classifier
     graph = trace(model, len(inputs.channels), inputs.length)
     about = Description(
         name=checkpoint.name,
@@ -136,25 +190,48 @@ def pack_checkpoint(checkpoint: Checkpoint, options: Options | None = None) -> B
         gain=inputs.gain,
         shift=inputs.shift,
         rate_hz=inputs.rate_hz,
-        patch=config.patch,
-        meta={
-            "model": config.to_dict(),
-            "channels": list(inputs.channels),
-            "created_by": f"ternio {__version__}",
-            **({"report": checkpoint.report} if checkpoint.report else {}),
-        },
+        patch=model.config.patch,
+        meta={**made_by, "channels": list(inputs.channels)},
     )
-    options = replace(options or Options(), quantizer=engine_quantizer)
     return pack_graph(graph, about, options)
+
+
+def _pack_language_model(checkpoint: Checkpoint, options: Options, meta: dict[str, Any]) -> Blob:
+    from .trace import trace_stream
+
+    model = checkpoint.language_model
+    graph = trace_stream(model, model.config.context)
+    about = Description(checkpoint.name, vocabulary=vocabulary_of(checkpoint), meta=meta)
+    return pack_graph(graph, about, replace(options, adapt=False))
+
+
+def vocabulary_of(checkpoint: Checkpoint) -> Vocabulary:
+    """The vocabulary of a language model as a blob carries it."""
+    words = checkpoint.vocabulary
+    if words is None:
+        raise CompileError(f"{checkpoint.name} has no vocabulary; train it with this ternio")
+    if words.kind == "bytes":
+        return Vocabulary()
+    return Vocabulary((*map(ord, words.alphabet), ANY_OTHER))
 
 
 def _check(graph: Graph, about: Description, options: Options) -> None:
     outputs = graph.nodes[graph.output].width
-    if len(about.labels) != outputs:
-        raise CompileError(f"{len(about.labels)} labels for {outputs} outputs of the model")
+    words = len(about.vocabulary or ()) if graph.stream else len(about.labels)
+    if words != outputs:
+        what = "tokens of the vocabulary" if graph.stream else "labels"
+        raise CompileError(f"{words} {what} for {outputs} outputs of the model")
     if not 2 <= outputs <= 1024:
         raise CompileError(f"{outputs} outputs; a blob can have 2 to 1024")
-    if len(about.input_scale) != graph.channels:
+    if graph.stream and options.adapt:
+        raise CompileError("a board cannot adapt a model of tokens; pack it without")
+    if options.kv not in KEYS:
+        raise CompileError(f"keys and values as {options.kv!r}: one of {', '.join(KEYS)} expected")
+    if options.kv == "int8" and not fits_int8_keys(graph):
+        raise CompileError(
+            "int8 keys and values need attention with heads of at most 256 over at most 512 rows"
+        )
+    if not graph.stream and len(about.input_scale) != graph.channels:
         raise CompileError(f"{len(about.input_scale)} input scales for {graph.channels} channels")
     if not 1 <= options.rank <= 64:
         raise CompileError(f"adapter rank {options.rank}: 1 to 64 expected")

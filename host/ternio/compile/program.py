@@ -14,8 +14,8 @@ from .backward import BackwardScope, reads
 from .code import Buffer, Listing, Loop, Ref, encode, work
 from .graph import Graph
 from .plan import plan_memory
-from .scope import Context, Scope
-from .stages import Stage, closure, keys_of, optional_cuts, split
+from .scope import PLAIN, Context, Layout, Scope
+from .stages import Stage, closure, depth_first, keys_of, optional_cuts, split
 from .weights import TensorPool
 
 MAX_CHOSEN_CUTS = 4  # with more attentions only "cut everywhere" and "cut nowhere" are tried
@@ -43,11 +43,12 @@ class Planned:
     logits: Buffer
 
     after_infer: bool = False
+    stream: bool = False
 
     def encode(self, state: int = 0) -> Program:
-        window, logits = (self.offsets[b] // 4 for b in (self.window, self.logits))
-        code = encode(self.listing, self.offsets)
-        return Program(window, logits, state, code, self.after_infer)
+        window, logits = (self.offsets.get(b, 0) // 4 for b in (self.window, self.logits))
+        code = encode(self.listing, self.offsets, self.stream)
+        return Program(window, logits, state, code, self.after_infer, self.stream)
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,20 @@ class Normalisation:
 class _Builder:
     """Emits one program under one choice."""
 
-    def __init__(self, graph: Graph, pool: TensorPool, norm: Normalisation, choice: Choice) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        pool: TensorPool,
+        norm: Normalisation,
+        choice: Choice,
+        layout: Layout = PLAIN,
+    ) -> None:
         self.graph, self.choice = graph, choice
         self.stages = split(graph, choice.cuts)
+        self.keys = keys_of(graph, tuple(range(len(graph.nodes))))
         window = Buffer("window", 2 * graph.channels * graph.length)
         logits = Buffer("logits", 4 * graph.nodes[graph.output].width)
-        self.context = Context(graph, pool, window, logits, norm.gain, norm.shift)
+        self.context = Context(graph, pool, window, logits, norm.gain, norm.shift, layout)
         self.blocks = self.context.blocks
 
     # ---- Forward ------------------------------------------------------------------------------
@@ -89,18 +98,34 @@ class _Builder:
         used = frozenset().union(*(s.sources for s in still or []))
         for value in values - used:
             self.blocks.pop(value, None)
+            self.context.q8_blocks.pop(value, None)
 
     def rows_forward(self, targets: frozenset[int]) -> None:
         """One loop that computes `targets`; K and V of the attentions on the way become blocks."""
-        nodes = closure(self.graph, targets, frozenset(self.blocks))
-        for value in sorted(targets | (keys_of(self.graph, nodes))):
-            if self.graph.nodes[value].rows and value not in self.blocks:
+        q8_blocks = self.context.q8_blocks
+        nodes = closure(self.graph, targets, frozenset(self.blocks) | frozenset(q8_blocks))
+        keys = keys_of(self.graph, nodes)
+        for value in sorted(targets | keys):
+            if not self.graph.nodes[value].rows or value == self.graph.output:
+                continue
+            if self.context.layout.int8_keys and value in self.keys:
+                if value not in q8_blocks:
+                    q8_blocks[value] = self.context.q8_block(value)
+                if not self.is_read_later(value, nodes):
+                    continue
+            if value not in self.blocks:
                 self.blocks[value] = self.context.block(value)
         loop = Loop(self.graph.time)
         self.context.listing.append(loop)
         scope = Scope(self.context, loop)
-        for value in nodes:
+        for value in depth_first(self.graph, nodes):
             scope.forward(value)
+
+    def is_read_later(self, value: int, nodes: tuple[int, ...]) -> bool:
+        """Does a node outside of `nodes` read rows of this value, other than as K or V?"""
+        readers = (c for c in self.graph.consumers(value) if c not in nodes)
+        attends = lambda c: self.graph.nodes[c].op == "attention"  # noqa: E731
+        return any(not attends(c) or self.graph.nodes[c].inputs[0] == value for c in readers)
 
     # ---- Backward -----------------------------------------------------------------------------
 
@@ -180,6 +205,9 @@ class _Builder:
 
 def choices(graph: Graph, adapting: bool) -> Iterator[Choice]:
     """The layouts that are tried."""
+    if graph.stream:
+        yield Choice(frozenset())
+        return
     cuts = optional_cuts(graph)
     if len(cuts) < MAX_CHOSEN_CUTS:
         sizes = range(len(cuts), -1, -1)
@@ -208,7 +236,15 @@ def _planned(
     if after:
         size = max(size, *(fixed[b] + align16(b.bytes) for b in fixed))
     return Planned(
-        builder.choice, listing, offsets, size, work(listing), c.window, c.logits, bool(after)
+        builder.choice,
+        listing,
+        offsets,
+        size,
+        work(listing),
+        c.window,
+        c.logits,
+        after_infer=bool(after),
+        stream=builder.graph.stream,
     )
 
 
@@ -217,11 +253,13 @@ def _buffers(listing: Listing) -> set[Buffer]:
     return {ref.buffer for ins in flat for _, ref, _ in ins.accesses()}
 
 
-def plan_infer(graph: Graph, pool: TensorPool, norm: Normalisation) -> Planned:
+def plan_infer(
+    graph: Graph, pool: TensorPool, norm: Normalisation, layout: Layout = PLAIN
+) -> Planned:
     """The layout of `infer` that needs the fewest bytes."""
     plans = []
     for choice in choices(graph, adapting=False):
-        builder = _Builder(graph, pool, norm, choice)
+        builder = _Builder(graph, pool, norm, choice, layout)
         builder.forward(adapting=False)
         plans.append(_planned(builder, builder.context.listing))
     return _best(plans, None)
@@ -241,14 +279,19 @@ def _about(size: int) -> int:
 
 
 def plan_both(
-    graph: Graph, pool: TensorPool, norm: Normalisation, limit: int | None = None
+    graph: Graph,
+    pool: TensorPool,
+    norm: Normalisation,
+    limit: int | None = None,
+    layout: Layout = PLAIN,
 ) -> tuple[Planned, Planned]:
     """The best layouts of `infer` and `adapt`; `limit`: arena bytes for adapt below its state.
 
     Where it costs neither program much memory (see `_about`), `adapt` takes its forward from
-    `infer` in place of repeating it, which saves a third of the programs in flash.
+    `infer` in place of repeating it, which saves a third of the programs in flash. `layout` is
+    for `infer` alone: gradients need K and V as they were, so `adapt` may have its own forward.
     """
-    infer = plan_infer(graph, pool, norm)
+    infer = plan_infer(graph, pool, norm, layout)
     whole, shared = [], []
     for choice in choices(graph, adapting=True):
         builder = _Builder(graph, pool, norm, choice)
@@ -257,6 +300,8 @@ def plan_both(
         end = len(listing)
         builder.backward()
         whole.append(_planned(builder, listing))
+        if layout.int8_keys:
+            continue
         forward, backward = listing[:end], listing[end:]
         keep = _buffers(forward) & _buffers(backward)
         first = _planned(builder, forward, keep)

@@ -14,12 +14,27 @@ from .code import AdapterRef, Buffer, Ins, Listing, Loop, Ref, TensorRef
 from .graph import Graph, Lora, Node
 from .weights import TensorPool
 
+ROW_GROUP = 8  # rows of a ternary tensor are stored in groups of so many
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a program does to need less memory: K and V as int8 rows; gated feed-forward layers in
+    two parts, which takes longer."""
+
+    int8_keys: bool = False
+    split_gates: bool = False
+
+
+PLAIN = Layout()
+
 
 @dataclass
 class Context:
     """What all scopes of one program share.
 
     `input_gain`, `input_shift`: [channels], from int16 to what the model was trained on.
+    `layout`: what is done to save memory; K and V as int8 are in `q8_blocks`.
     """
 
     graph: Graph
@@ -28,7 +43,9 @@ class Context:
     logits: Buffer
     input_gain: np.ndarray
     input_shift: np.ndarray
+    layout: Layout = PLAIN
     blocks: dict[int, Buffer] = field(default_factory=dict)  # values held for all rows
+    q8_blocks: dict[int, Buffer] = field(default_factory=dict)  # of those, K and V as int8
     vectors: dict[int, Ref] = field(default_factory=dict)  # values outside loops
     listing: Listing = field(default_factory=list)
 
@@ -36,6 +53,11 @@ class Context:
         """A new block of all rows of a value."""
         name = f"{prefix}{self.graph.nodes[value].where or value}"
         return Buffer(name, 4 * self.graph.nodes[value].width * self.graph.time)
+
+    def q8_block(self, value: int) -> Buffer:
+        """A new block of all rows of a value as int8."""
+        node = self.graph.nodes[value]
+        return Buffer(f"q8 {node.where or value}", ops.q8_bytes(node.width) * self.graph.time)
 
     def adapter(self, node: int, lora: Lora) -> AdapterRef:
         return AdapterRef(self.graph.slots().index((node, lora)))
@@ -49,7 +71,7 @@ class Scope:
         self.graph = context.graph
         self.loop = loop
         self.local: dict[int, Ref] = {}
-        self._quantized: dict[int, Ref] = {}
+        self._quantized: dict[tuple[Op, int], Ref] = {}
 
     # ---- Places -------------------------------------------------------------------------------
 
@@ -75,30 +97,53 @@ class Scope:
         target = self.context.listing if self.loop is None else self.loop.body
         target.append(Ins(op, n, given, flags, imm))
 
-    def quantized(self, value: int) -> Ref:
-        """The value as int8, quantised once for all its consumers in this scope."""
-        if value not in self._quantized:
+    def quantized(self, value: int, op: Op = Op.QUANTIZE) -> Ref:
+        """The value as int8, or int16 (QUANTIZE16), once for all its consumers in this scope."""
+        if (op, value) not in self._quantized:
             width = self.graph.nodes[value].width
-            q = Ref(Buffer("q8", ops.q8_bytes(width)))
-            self.emit(Op.QUANTIZE, width, dst=q, a=self.ref(value))
-            self._quantized[value] = q
-        return self._quantized[value]
+            size = ops.q8_bytes(width) if op == Op.QUANTIZE else ops.q16_bytes(width)
+            q = Ref(Buffer(op.name.lower(), size))
+            self.emit(op, width, dst=q, a=self.ref(value))
+            self._quantized[op, value] = q
+        return self._quantized[op, value]
 
     # ---- Nodes --------------------------------------------------------------------------------
 
     def forward(self, value: int) -> None:
         """Emits the node that makes `value`; its inputs are there already."""
         node = self.graph.nodes[value]
+        if self.is_gate(value):
+            return  # its one reader computes it part by part
         dst = self._destination(value, node)
         _FORWARD[node.op](self, value, node, dst)
         for lora in node.loras:
             self.lora(value, node, lora, dst)
+        if self.loop is not None and value in self.context.q8_blocks:
+            row = Ref(self.context.q8_blocks[value], step=True)
+            self.emit(Op.QUANTIZE, node.width, dst=row, a=dst)
+
+    def is_gate(self, value: int) -> bool:
+        """Is it one of two ternary layers that nothing but a SwiGLU reads, to be done in parts?"""
+        readers = self.graph.consumers(value) if self.context.layout.split_gates else []
+        if len(readers) != 1 or self.graph.nodes[readers[0]].op != "swiglu":
+            return False
+        if readers[0] in self.context.blocks:
+            return False
+        pair = self.graph.nodes[readers[0]].inputs
+        nodes = [self.graph.nodes[v] for v in pair]
+        alone = all(self.graph.consumers(v) == readers for v in pair)
+        plain = all(n.op == "bitlinear" and not n.loras for n in nodes)
+        wide = nodes[0].width >= 2 * ROW_GROUP
+        return alone and plain and wide and nodes[0].inputs == nodes[1].inputs
 
     def _destination(self, value: int, node: Node) -> Ref:
         if self.loop is not None and value in self.context.blocks:
             return Ref(self.context.blocks[value], step=True)
         if value == self.graph.output:
             dst = Ref(self.context.logits)
+        elif node.op == "swiglu" and self.is_gate(node.inputs[0]):
+            first = first_part(node.width)
+            dst = self.temp(max(2 * first, 2 * node.width - first), node.where or node.op)
         else:
             dst = self.temp(node.width, node.where or node.op)
         self.local[value] = dst
@@ -142,7 +187,16 @@ def _linear(s: Scope, value: int, node: Node, dst: Ref) -> None:
     bias = s.context.pool.vector(node.params[1]) if len(node.params) > 1 else None
     b = s.context.pool.matrix(node.params[0])
     dims = (s.graph.nodes[x].width, node.width)
-    s.emit(Op.LINEAR, *dims, dst=dst, a=s.ref(x), b=b, c=bias)
+    if s.context.pool.dtype == "I8" and dims[0] <= ops.MAX_SHORT_SUM:
+        s.emit(Op.LINEAR_I8, *dims, dst=dst, a=s.quantized(x, Op.QUANTIZE16), b=b, c=bias)
+    else:
+        s.emit(Op.LINEAR, *dims, dst=dst, a=s.ref(x), b=b, c=bias)
+
+
+def _embedding(s: Scope, value: int, node: Node, dst: Ref) -> None:
+    b = s.context.pool.matrix(node.params[0])
+    tokens = s.graph.params[node.params[0]].shape[0]
+    s.emit(Op.EMBEDDING, node.width, tokens, dst=dst, b=b)
 
 
 def _bitlinear(s: Scope, value: int, node: Node, dst: Ref) -> None:
@@ -184,10 +238,21 @@ def _attention(s: Scope, value: int, node: Node, dst: Ref) -> None:
     if s.loop is None:
         raise CompileError(f"{node.where or 'attention'}: attention outside the time dimension")
     flags = ops.CAUSAL if node.attrs["causal"] else 0
-    blocks, d = s.context.blocks, s.scratch(4 * s.graph.time)
-    keys, values = Ref(blocks[k]), Ref(blocks[v])
-    dims = attention_dims(node)
-    s.emit(Op.ATTENTION, *dims, flags=flags, dst=dst, a=s.ref(q), b=keys, c=values, d=d)
+    dims, time = attention_dims(node), s.graph.time
+    if s.context.layout.int8_keys:
+        op, blocks = Op.ATTENTION_Q8, s.context.q8_blocks
+        a, d = s.quantized(q, Op.QUANTIZE16), s.scratch(12 * time)
+    else:
+        op, blocks = Op.ATTENTION, s.context.blocks
+        a, d = s.ref(q), s.scratch(4 * time)
+    s.emit(op, *dims, flags=flags, dst=dst, a=a, b=Ref(blocks[k]), c=Ref(blocks[v]), d=d)
+
+
+def fits_int8_keys(graph: Graph) -> bool:
+    """Can all attentions of a graph be done in integers? Their sums must fit int32."""
+    heads = [attention_dims(node)[2] for node in graph.nodes if node.op == "attention"]
+    most = ops.MAX_SHORT_SUM
+    return bool(heads) and max(heads) <= most // 2 and graph.time <= most
 
 
 def _mean_pool(s: Scope, value: int, node: Node, dst: Ref) -> None:
@@ -197,6 +262,30 @@ def _mean_pool(s: Scope, value: int, node: Node, dst: Ref) -> None:
 def _scale(s: Scope, value: int, node: Node, dst: Ref) -> None:
     a = s.ref(node.inputs[0])
     s.emit(Op.SCALE, node.width, dst=dst, a=a, imm=node.attrs["factor"])
+
+
+def _swiglu(s: Scope, value: int, node: Node, dst: Ref) -> None:
+    gate, up = node.inputs
+    if not s.is_gate(gate):
+        s.emit(Op.SWIGLU, node.width, dst=dst, a=s.ref(gate), b=s.ref(up))
+        return
+    x = s.graph.nodes[gate].inputs[0]
+    q, width = s.quantized(x), s.graph.nodes[x].width
+    d = s.scratch(ops.scratch_bytes(width))
+    first = first_part(node.width)
+    for rows in (slice(0, first), slice(first, node.width)):
+        count = rows.stop - rows.start
+        part, other = (Ref(dst.buffer, offset=4 * at) for at in (rows.start, rows.stop))
+        for layer, to in ((gate, part), (up, other)):
+            b = s.context.pool.ternary(s.graph.nodes[layer].params[0], rows)
+            s.emit(Op.TERNARY, width, count, dst=to, a=q, b=b, d=d)
+        s.emit(Op.SWIGLU, count, dst=part, a=part, b=other)
+
+
+def first_part(width: int) -> int:
+    """Rows of the first part of a split layer: both its factors then take about as much as the
+    first result with both factors of the second part."""
+    return -(-2 * width // (3 * ROW_GROUP)) * ROW_GROUP
 
 
 def _unary(op: Op):
@@ -218,12 +307,13 @@ _FORWARD = {
     "input": _input,
     "linear": _linear,
     "bitlinear": _bitlinear,
+    "embedding": _embedding,
     "rmsnorm": _rmsnorm,
     "layernorm": _layernorm,
     "rope": _rope,
     "attention": _attention,
     "mean_pool": _mean_pool,
-    "swiglu": _binary(Op.SWIGLU),
+    "swiglu": _swiglu,
     "add": _binary(Op.ADD),
     "mul": _binary(Op.MUL),
     "scale": _scale,

@@ -30,13 +30,36 @@ def closure(graph: Graph, targets: frozenset[int], there: frozenset[int]) -> tup
     return tuple(sorted(found))
 
 
+def depth_first(graph: Graph, nodes: tuple[int, ...]) -> list[int]:
+    """`nodes` in an order in which few values wait: each follows what it needs as late as may be.
+    An attention's K and V come before its query, for they go to their blocks at once."""
+    waiting, order = set(nodes), []
+    for end in reversed(nodes):
+        todo = [end]
+        while todo:
+            value = todo[-1]
+            inputs = graph.nodes[value].inputs
+            if graph.nodes[value].op == "attention":
+                inputs = (*inputs[1:], inputs[0])
+            needed = [v for v in inputs if v in waiting and v != value]
+            if value in waiting and needed:
+                todo.append(needed[0])
+                continue
+            todo.pop()
+            if value in waiting:
+                waiting.discard(value)
+                order.append(value)
+    return order
+
+
 def attentions(graph: Graph) -> list[int]:
     return [i for i, node in enumerate(graph.nodes) if node.op == "attention"]
 
 
 def keys_of(graph: Graph, nodes: tuple[int, ...]) -> frozenset[int]:
     """K and V of the attentions among `nodes`."""
-    return frozenset(v for i in nodes if i in attentions(graph) for v in graph.nodes[i].inputs[1:])
+    found = [graph.nodes[i] for i in nodes if graph.nodes[i].op == "attention"]
+    return frozenset(v for node in found for v in node.inputs[1:])
 
 
 def live_at(graph: Graph, position: int) -> frozenset[int]:
@@ -82,6 +105,12 @@ def split(graph: Graph, cuts: frozenset[int]) -> list[Stage]:
 
 def _ends(graph: Graph) -> frozenset[int]:
     """Vectors that are made from rows: what the last stage is for."""
+    if graph.stream:
+        if not graph.nodes[graph.output].rows:
+            raise CompileError("the model gives one output for all tokens; one for each expected")
+        if any(is_full(graph, i) for i in attentions(graph)):
+            raise CompileError("attention to tokens that are still to come; a stream needs a mask")
+        return frozenset({graph.output})
     ends = frozenset(
         i
         for i, node in enumerate(graph.nodes)

@@ -28,20 +28,20 @@ def trace(model: Module, channels: int, length: int) -> Graph:
         CompileError: an operation, an attribute or a shape that a board's program cannot express;
             the text names the operation and the parameters beside it.
     """
-    context = model.context
-    was_training, was_recording = model.training, context.recording
-    parameters = dict(model.named_parameters())
-    context.reset()
-    context.recording = True
-    try:
-        model.eval()
-        logits = model(np.zeros((1, length, channels), dtype=np.float32))
-        tape = context.tape()
-        return _Reader(parameters, tape, logits, channels, length).graph
-    finally:
-        context.recording = was_recording
-        context.reset()
-        model.train(was_training)
+    window = np.zeros((1, length, channels), dtype=np.float32)
+    return _read(model, window, Graph(channels, length, time=1))
+
+
+def trace_stream(model: Module, context: int) -> Graph:
+    """The graph of `model`'s forward for a stream of `context` tokens.
+
+    `model(ids)` must take an array int32 [1, context] and give logits [1, context, vocabulary].
+
+    Raises:
+        CompileError: as `trace` does.
+    """
+    ids = np.zeros((1, context), dtype=np.int32)
+    return _read(model, ids, Graph(1, context, time=context, stream=True))
 
 
 def engine_quantizer(weight: np.ndarray) -> tuple[np.ndarray, float]:
@@ -55,6 +55,23 @@ def engine_quantizer(weight: np.ndarray) -> tuple[np.ndarray, float]:
     return trits, float(lib.te_quantize_ternary(data, values.size, out))
 
 
+def _read(model: Module, x: np.ndarray, graph: Graph) -> Graph:
+    """Records `model(x)`, then fills `graph` from the tape."""
+    context = model.context
+    was_training, was_recording = model.training, context.recording
+    parameters = dict(model.named_parameters())
+    context.reset()
+    context.recording = True
+    try:
+        model.eval()
+        logits = model(x)
+        return _Reader(parameters, context.tape(), logits, graph).graph
+    finally:
+        context.recording = was_recording
+        context.reset()
+        model.train(was_training)
+
+
 class _Reader:
     """Reads the tape node by node; `values` maps tensor ids to values of the graph."""
 
@@ -63,11 +80,10 @@ class _Reader:
         parameters: dict[str, Tensor],
         tape: list[TapeNode],
         logits: Tensor,
-        channels: int,
-        length: int,
+        graph: Graph,
     ) -> None:
         self.names = {p.id: name for name, p in parameters.items()}
-        self.graph = Graph(channels, length, time=1)
+        self.graph = graph
         self.graph.params = {name: p.numpy().copy() for name, p in parameters.items()}
         self.values: dict[int, int] = {}
         self.shapes: dict[int, tuple[int, ...]] = {}
@@ -114,6 +130,8 @@ class _Reader:
         """Rows of the window: [1, time, k * channels] or [1, k * channels]."""
         g = self.graph
         shape = self.shapes.get(tensor.id, tensor.shape)
+        if g.stream:
+            raise self.refuse(node, f"an operand {list(shape)} that is not computed from the token")
         enough = math.prod(shape) >= g.channels * g.length and shape[-1] % g.channels == 0
         if any(n.op == "input" for n in g.nodes) or not enough or len(shape) not in (2, 3):
             raise self.refuse(node, f"an operand {list(shape)} is neither computed nor the input")
@@ -146,8 +164,9 @@ class _Reader:
         names = tuple(self.parameter(node, k) for k in params)
         width = node.output.shape[-1] if node.output.shape else 0
         where = self.place(node)
+        rows = True if node.op == "embedding" else None
         value = self.graph.add(
-            node.op, *inputs, width=width, params=names, attrs=attrs, where=where
+            node.op, *inputs, width=width, rows=rows, params=names, attrs=attrs, where=where
         )
         self.check_shape(node, value)
         self.values[node.output.id] = value
@@ -183,6 +202,12 @@ def _given(node: TapeNode, *operands: int) -> tuple[int, ...]:
 
 def _linear(reader: _Reader, node: TapeNode) -> Read:
     return (0,), _given(node, 1, 2), {}
+
+
+def _embedding(reader: _Reader, node: TapeNode) -> Read:
+    if not reader.graph.stream or any(n.op == "embedding" for n in reader.graph.nodes):
+        raise reader.refuse(node, "only the one token of a stream can be looked up")
+    return (), (0,), {}
 
 
 def _norm(reader: _Reader, node: TapeNode) -> Read:
@@ -222,6 +247,7 @@ def _scale(reader: _Reader, node: TapeNode) -> Read:
 _READERS: dict[str, Callable[[_Reader, Any], Read]] = {
     "linear": _linear,
     "bitlinear": _linear,
+    "embedding": _embedding,
     "rmsnorm": _norm,
     "layernorm": _norm,
     "rope": _rope,

@@ -55,14 +55,16 @@ class TensorPool:
         """A float weight [out, in]."""
         return self._get(name, lambda: Tensor.floats(name, self._parameter(name), self.dtype))
 
-    def ternary(self, name: str) -> TensorRef:
-        """A BitLinear weight [out, in]; one of zeros gets a tiny gamma, for a blob wants it > 0."""
+    def ternary(self, name: str, rows: slice | None = None) -> TensorRef:
+        """A BitLinear weight [out, in], or some of its rows; one of zeros gets a tiny gamma, for a
+        blob wants it > 0."""
+        part = name if rows is None else f"{name.removesuffix('.weight')}.{rows.start}-{rows.stop}"
 
         def make() -> Tensor:
             trits, gamma = self.quantizer(self._parameter(name))
-            return Tensor.ternary(name, trits, gamma or ternary.EPS)
+            return Tensor.ternary(part, trits[rows or slice(None)], gamma or ternary.EPS)
 
-        return self._get(name, make)
+        return self._get(part, make)
 
     def vector(self, name: str) -> TensorRef:
         """A gain or a bias [n]."""

@@ -53,24 +53,24 @@ class BuildResult:
 
 
 def build(board: Board | str, model: Path | None = None) -> BuildResult:
-    """Builds the firmware of an emulated board with PlatformIO, with the blob `model` in its first
-    slot when one is given.
+    """Builds the firmware of a board with the compiler on PATH, with the blob `model` in its first
+    slot when one is given. A board that is not ternio's own takes its manifest only.
 
     Raises:
-        BuildError: no such environment, no compiler, or the build failed.
+        BuildError: no such family, no compiler, or the build failed.
     """
     board = load_board(board) if isinstance(board, str) else board
-    _check_environment(board.name)
+    port = _port_folder(board)
     blob = _read_blob(model)
     key = _digest(
-        _source_files("ports/" + board.family, "platform", "platformio.ini"),
-        [board.path.read_bytes(), blob],
+        _source_files(port, "ports/cortexm", "platform", "platformio.ini"),
+        [str(board.path.resolve()).encode(), board.path.read_bytes(), blob],
     )
     folder = cache_dir() / "images" / f"{board.name}-{key[:16]}"
     with _locked(cache_dir() / "images" / f"{board.name}.lock"):
         if not (folder / "firmware.elf").is_file():
-            built = _run_environment(board.name, model, [])
-            _keep(built, folder)
+            settings = {"PLATFORMIO_PLATFORMS_DIR": str(_work_folder() / "platforms")}
+            _keep(_run_environment(board, board.name, model, [], settings), folder)
     return _result(folder)
 
 
@@ -82,27 +82,65 @@ def upload(board: Board | str, model: Path | None = None, port: str | None = Non
     """
     board = load_board(board) if isinstance(board, str) else board
     environment = f"{board.name}_hw"
-    _check_environment(environment)
+    _port_folder(board)
     arguments = ["-t", "upload", *(["--upload-port", port] if port else [])]
     with _locked(cache_dir() / "images" / f"{environment}.lock"):
-        return _result(_run_environment(environment, model, arguments))
+        return _result(_run_environment(board, environment, model, arguments, {}))
 
 
-def _check_environment(name: str) -> None:
-    project = share_dir("firmware") / "platformio.ini"
-    if f"[env:{name}]" not in project.read_text(encoding="utf-8"):
-        raise BuildError(f"there is no firmware for {name}: {project} has no [env:{name}]")
+def _port_folder(board: Board) -> Path:
+    port = None if board.is_native else _boardgen().find_port(board.path.parent, board.family)
+    if port is None:
+        raise BuildError(
+            f"there is no firmware for {board.name}: its family {board.family} has no folder in "
+            f"{share_dir('firmware') / 'ports'} or in a folder `ports` beside its manifest"
+        )
+    return port
 
 
-def _run_environment(environment: str, model: Path | None, arguments: list[str]) -> Path:
+def _work_folder() -> Path:
+    """Where PlatformIO works for these firmware sources."""
+    project = str(share_dir("firmware"))
+    return cache_dir() / "pio" / hashlib.sha256(project.encode()).hexdigest()[:16]
+
+
+def _run_environment(
+    board: Board,
+    environment: str,
+    model: Path | None,
+    arguments: list[str],
+    settings: dict[str, str],
+) -> Path:
     """Runs `pio run` with its own work folder in the cache; returns the folder of the image."""
-    project = share_dir("firmware")
-    work = cache_dir() / "pio" / hashlib.sha256(str(project).encode()).hexdigest()[:16]
-    settings = {"PLATFORMIO_WORKSPACE_DIR": str(work)}
+    project, work = share_dir("firmware"), _work_folder()
+    settings = {**settings, "PLATFORMIO_WORKSPACE_DIR": str(work)}
     if model is not None:
         settings["TERNIO_MODEL"] = str(Path(model).resolve())
+    known = f"[env:{environment}]" in (project / "platformio.ini").read_text(encoding="utf-8")
+    if not known or board.path.resolve().parent != share_dir("boards").resolve():
+        arguments = [*arguments, "-c", str(_write_project(board, environment, work))]
     platformio.run(["run", "-d", str(project), "-e", environment, *arguments], settings)
     return work / "build" / environment
+
+
+def _write_project(board: Board, environment: str, work: Path) -> Path:
+    """A platformio.ini for a board that ours does not know."""
+    firmware = share_dir("firmware")
+    lines = [f"platform = symlink://{firmware / 'platform'}"]
+    if environment != board.name:
+        official = board.manifest["ternio"].get("platform")
+        if not official:
+            raise BuildError(
+                f"{board.path}: ternio.platform should name PlatformIO's platform for uploads, "
+                'such as "ststm32"'
+            )
+        lines = [f"platform = {official}", "build_unflags = -Os"]
+        lines.append(f"extra_scripts = pre:{firmware / 'platform' / 'hardware.py'}")
+    head = f"[platformio]\nboards_dir = {board.path.resolve().parent}\n\n[env:{environment}]\n"
+    path = work / f"{environment}.ini"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(head + "\n".join([*lines, f"board = {board.name}", ""]), encoding="utf-8")
+    return path
 
 
 def _keep(built: Path, folder: Path) -> None:
@@ -199,8 +237,9 @@ def _zcbor_dir() -> Path:
 # ---- shared -----------------------------------------------------------------------------------
 
 
-def _source_files(*firmware_parts: str) -> list[Path]:
-    """Every file that the firmware is made from: the core, the runtime, and the parts named."""
+def _source_files(*firmware_parts: str | Path) -> list[Path]:
+    """Every file that the firmware is made from: the core, the runtime, and the parts named, in
+    the folder `firmware` where their paths are not absolute."""
     firmware = share_dir("firmware")
     roots = [firmware / "src", share_dir("device"), _zcbor_dir()]
     roots += [firmware / part for part in firmware_parts]

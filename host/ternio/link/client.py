@@ -7,7 +7,7 @@ uploads. Every failure is a LinkError.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -22,7 +22,10 @@ from ternio.link.session import HELLO_TIMEOUT_S, BoardSession, is_banner
 Progress = Callable[[int, int], None]
 
 COMPUTE_TIMEOUT_S = 60.0
+TOKENS_AT_ONCE = 8
+PROMPT_BYTES = 128  # at once: each takes the board a step of its model
 STORAGE_TIMEOUT_S = 20.0
+TOKENS = 2  # `kind` of a model that takes tokens
 DIGEST = slice(0x10, 0x30)  # in a blob, device/FORMAT.md
 ADAPT_OPTIONS = ("lr", "beta1", "beta2", "eps", "decay", "clip", "seed", "sgd")
 
@@ -53,6 +56,8 @@ class BoardInfo:
     adapter: str
     adapter_floats: int
     steps: int
+    is_stream: bool = False  # a model of tokens: `length` is its context, `outputs` its vocabulary
+    position: int = 0  # tokens in the stream
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,9 @@ class BoardClient(BoardSession):
         """Asks what the board and its model are."""
         a = self._ask(m.Info(), tries=2)
         labels = tuple(a.labels)
-        if len(labels) < a.outputs:
+        if a.kind == TOKENS:
+            labels = ()
+        elif len(labels) < a.outputs:
             labels = _parse_labels(self.command("labels"), a.outputs) or labels
         return BoardInfo(
             board=a.board,
@@ -123,6 +130,8 @@ class BoardClient(BoardSession):
             adapter=a.adapter,
             adapter_floats=a.floats,
             steps=a.steps,
+            is_stream=a.kind == TOKENS,
+            position=a.position,
         )
 
     def echo(self, text: str) -> str:
@@ -194,6 +203,35 @@ class BoardClient(BoardSession):
             if not last and answer.off != off:
                 raise LinkError(f"the board expects byte {answer.off} of the window, {off} came")
         return answer
+
+    # ---- token streams ------------------------------------------------------------------------
+
+    def prompt(self, text: str) -> int:
+        """Starts the stream of a language model anew with a text; returns its tokens so far."""
+        data, off, answer = text.encode(), 0, None
+        while answer is None or off < len(data):
+            more = {"more": True} if off else {}
+            _, room = self._client.get_max_cbor_and_data_size(m.Prompt(text=b"", **more))
+            part = data[off : off + min(room, PROMPT_BYTES)]
+            while off + len(part) < len(data) and data[off + len(part)] & 0xC0 == 0x80:
+                part = part[:-1]  # not in the middle of a character
+            answer = self._ask(m.Prompt(text=part, **more), COMPUTE_TIMEOUT_S)
+            off += len(part)
+        return answer.position
+
+    def generate(self, count: int, **settings: Any) -> Iterator[bytes]:
+        """The next `count` tokens of the stream, as the bytes of their characters, a few at a time.
+
+        Settings: temperature, top_p (floats), top_k, seed (ints), as of ternio.runtime.Sampler;
+        what is not given has the board's default: the likeliest token of all.
+        """
+        values = {k: _single(v) for k, v in settings.items() if v is not None}
+        while count > 0:
+            n = min(count, TOKENS_AT_ONCE)
+            answer = self._ask(m.Generate(n=n, **values), COMPUTE_TIMEOUT_S)
+            values.pop("seed", None)
+            count -= len(answer.tokens) // 2
+            yield answer.text
 
     # ---- files --------------------------------------------------------------------------------
 

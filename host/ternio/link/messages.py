@@ -29,6 +29,9 @@ class Command(IntEnum):
     ADAPTER_SAVE = 4
     ADAPTER_RESET = 5
     TELEMETRY = 6
+    PROMPT = 7
+    GENERATE = 8
+    FRAMES = 9
 
 
 class _Success(BaseModel):
@@ -106,6 +109,9 @@ class InfoResponse(smpmsg.ReadResponse, _Success):
     adapter: str = "none"
     steps: int = 0
     slot_bytes: int = 0
+    kind: int = 1
+    position: int = 0
+    as_bytes: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -244,6 +250,68 @@ class Telemetry(smpmsg.WriteRequest, _TernioErrors):
     _COMMAND_ID = Command.TELEMETRY
     _Response = TelemetryResponse
     on: bool
+
+
+class PromptResponse(smpmsg.WriteResponse, _Success):
+    """Tokens that the stream holds now."""
+
+    _GROUP_ID = GROUP_ID
+    _COMMAND_ID = Command.PROMPT
+    position: int
+    us: int = 0
+
+
+class Prompt(smpmsg.WriteRequest, _TernioErrors):
+    """Text (UTF-8) that a stream of tokens starts with, or with `more` goes on with."""
+
+    _GROUP_ID = GROUP_ID
+    _COMMAND_ID = Command.PROMPT
+    _Response = PromptResponse
+    text: bytes
+    more: bool | None = None
+
+
+class GenerateResponse(smpmsg.WriteResponse, _Success):
+    """The tokens that follow, uint16 each, and their characters."""
+
+    _GROUP_ID = GROUP_ID
+    _COMMAND_ID = Command.GENERATE
+    text: bytes
+    tokens: bytes
+    us: int = 0
+
+
+class Generate(smpmsg.WriteRequest, _TernioErrors):
+    """Asks for `n` tokens, or as many as fit a frame."""
+
+    _GROUP_ID = GROUP_ID
+    _COMMAND_ID = Command.GENERATE
+    _Response = GenerateResponse
+    n: int
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+
+
+class FramesResponse(smpmsg.WriteResponse, _Success):
+    """The result of the last inference that became due, or nothing."""
+
+    _GROUP_ID = GROUP_ID
+    _COMMAND_ID = Command.FRAMES
+    logits: bytes | None = None
+    index: int | None = None
+    us: int = 0
+
+
+class Frames(smpmsg.WriteRequest, _TernioErrors):
+    """Whole frames of int16 for the sensor ring; `hop` starts it anew."""
+
+    _GROUP_ID = GROUP_ID
+    _COMMAND_ID = Command.FRAMES
+    _Response = FramesResponse
+    x: bytes | None = None
+    hop: int | None = None
 
 
 class _FileErrorV1(_ErrorV1):

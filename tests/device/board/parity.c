@@ -1,18 +1,30 @@
 /* parity.c - prints checksums of everything that must be the same on every core: elementary
- * functions, logits, and an adapter after training. Compiled for the host and for each board; the
- * test compares the lines. */
+ * functions, logits, an adapter after training, and texts. Compiled for the host and for each
+ * board; the test compares the lines. */
 #include <stdio.h>
 #include <string.h>
 
 #include "../../../device/src/tr_internal.h"
 #include "../../../device/src/tr_math.h"
 
-enum { WINDOWS = 6, STEPS = 24, ARENA_BYTES = 11264 };
+enum { WINDOWS = 6, STEPS = 24, MOTION_WINDOWS = 2, ARENA_BYTES = 90112, OUTPUTS = 96 };
 
 void board_print(const char *text);
 
-extern const uint8_t parity_blob[], parity_blob_end[];
-extern const int16_t parity_windows[];
+#define BLOB(name)    parity_##name, (uint32_t)(parity_##name##_end - parity_##name)
+#define DECLARE(name) extern const uint8_t parity_##name[], parity_##name##_end[]
+DECLARE(blob);
+DECLARE(floats);
+DECLARE(rows);
+DECLARE(stream);
+DECLARE(text);
+extern const int16_t parity_windows[], parity_motion[];
+
+static uint64_t arena[ARENA_BYTES / 8 + 2];
+
+static void *arena_start(void) {
+    return (uint8_t *)arena + (16 - (uintptr_t)arena % 16) % 16;
+}
 
 static void report(const char *what, uint32_t checksum) {
     char line[32] = "", *p = line;
@@ -49,14 +61,56 @@ static void functions(void) {
     report("sqrt", root);
 }
 
-static uint32_t infer_all(tr_session *session) {
+static uint32_t infer_windows(tr_session *session, const int16_t *windows, uint32_t windows_count) {
     uint32_t count = session->model->channels * session->model->length, crc = 0;
-    for (unsigned k = 0; k < WINDOWS; ++k) {
+    for (unsigned k = 0; k < windows_count; ++k) {
         const float *logits = NULL;
-        if (tr_infer(session, parity_windows + k * count, count, &logits)) return 0;
+        if (tr_infer(session, windows + k * count, count, &logits)) return 0;
         crc = tr_crc32(crc, logits, 4 * session->model->outputs);
     }
     return crc;
+}
+
+static uint32_t infer_all(tr_session *session) {
+    return infer_windows(session, parity_windows, WINDOWS);
+}
+
+static uint32_t start(tr_session *session, tr_model *model, const uint8_t *blob, uint32_t bytes) {
+    uint32_t status = tr_model_open(model, blob, bytes);
+    return status | tr_session_init(session, model, arena_start(), ARENA_BYTES);
+}
+
+/* The model `motion`, its rows in floats or in integers. */
+static void infer_motion(const char *what, const uint8_t *blob, uint32_t bytes) {
+    tr_model model;
+    tr_session session;
+    report("open", start(&session, &model, blob, bytes));
+    report(what, infer_windows(&session, parity_motion, MOTION_WINDOWS));
+}
+
+/* So many tokens, from one token on; a full context goes on from its last half. */
+static void generate(const char *what, const uint8_t *blob, uint32_t bytes, uint32_t count) {
+    static uint16_t tokens[256];
+    static uint32_t weights[OUTPUTS];
+    tr_model model;
+    tr_session session;
+    tr_sampler sampler = {0.9f, 12, 0.95f, 5};
+    uint32_t status = start(&session, &model, blob, bytes), logits_crc = 0;
+    for (uint32_t k = 0; k < count; ++k) {
+        const float *logits = NULL;
+        if (session.position == model.length) {
+            tr_stream_reset(&session);
+            for (uint32_t n = k - model.length / 2; n < k; ++n)
+                status |= tr_step(&session, tokens[n], &logits);
+        }
+        status |= tr_step(&session, tokens[k], &logits);
+        if (status) break;
+        logits_crc = tr_crc32(logits_crc, logits, 4 * model.outputs);
+        tokens[k + 1] = (uint16_t)tr_sample(&sampler, logits, model.outputs, weights);
+    }
+    report("status", status);
+    report(what, tr_crc32(0, tokens, 2 * count));
+    report("logits", logits_crc);
 }
 
 /* Trains with one optimiser from fresh factors; the logits afterwards and the adapter file. */
@@ -76,13 +130,10 @@ static void adapt(tr_session *session, tr_adapt_config config) {
 }
 
 int main(void) {
-    static uint64_t arena[ARENA_BYTES / 8 + 1];
     tr_model model;
     tr_session session;
-    void *start = (uint8_t *)arena + (16 - (uintptr_t)arena % 16) % 16;
     functions();
-    report("open", tr_model_open(&model, parity_blob, (uint32_t)(parity_blob_end - parity_blob)));
-    report("init", tr_session_init(&session, &model, start, ARENA_BYTES - 8));
+    report("open", start(&session, &model, BLOB(blob)));
     report("logits", infer_all(&session));
     tr_adapt_config config = tr_adapt_defaults();
     config.lr = 0.01f;
@@ -92,5 +143,9 @@ int main(void) {
     config.weight_decay = 0.01f;
     config.seed = 7;
     adapt(&session, config);
+    infer_motion("floats", BLOB(floats));
+    infer_motion("rows", BLOB(rows));
+    generate("stream", BLOB(stream), 200);
+    generate("text", BLOB(text), 40);
     return 0;
 }

@@ -1,17 +1,25 @@
-/* startup.c - vector table, reset handler and faults of the STM32F4 family. A fault that nobody
- * expects is noted in RAM and the board starts anew; the probe for memory expects one. */
+/* startup.c - vector table, reset handler, stack paint and faults of all Cortex-M families. A fault
+ * that nobody expects is noted in RAM and the board starts anew; the probe for memory expects one.
+ */
 #include <string.h>
 
+#include "cortexm.h"
 #include "port.h"
-#include "registers.h"
-#include "stm32f4.h"
 
-#define IRQ_COUNT   82
+#if __ARM_ARCH == 6
+#define IRQ_COUNT         32
+#define FAULT_STATUS      0u /* ARMv6-M does not tell */
+#define FAULT_STATUS_DONE ((void)0)
+#else
+#define IRQ_COUNT         112
+#define FAULT_STATUS      SCB_CFSR
+#define FAULT_STATUS_DONE (SCB_CFSR = SCB_CFSR)
+#endif
 #define FAULT_MAGIC 0x7E51FA17u
 
 extern uint32_t _stack_bottom, _stack_top, _data_start, _data_end, _data_load, _bss_start, _bss_end;
 
-static struct { uint32_t magic, pc, cfsr; } fault_note __attribute__((section(".noinit")));
+static struct { uint32_t magic, pc, status; } fault_note __attribute__((section(".noinit")));
 
 static char fault_text[40];
 static volatile bool probing, probe_failed;
@@ -41,25 +49,31 @@ static char *put_hex(char *out, uint32_t value) {
 }
 
 static void read_fault_note(void) {
+    if (chip_watchdog_bit()) memcpy(fault_text, "watchdog", 9);
     if (fault_note.magic != FAULT_MAGIC) return;
     memcpy(fault_text, "fault at 0x", 11);
     char *end = put_hex(fault_text + 11, fault_note.pc);
     memcpy(end, " cfsr 0x", 8);
-    *put_hex(end + 8, fault_note.cfsr) = '\0';
+    *put_hex(end + 8, fault_note.status) = '\0';
     fault_note.magic = 0;
 }
 
 _Noreturn void reset_handler(void) {
-    SCB_CPACR |= 0xFu << 20; /* the FPU, before any code that may use it */
+#if defined(__ARM_FP) || defined(__ARM_FEATURE_MVE)
+    SCB_CPACR |= 0xFu << 20; /* FPU and MVE, before any code that may use them */
     __asm volatile("dsb\nisb");
+#endif
     memcpy(&_data_start, &_data_load, (size_t)((uint8_t *)&_data_end - (uint8_t *)&_data_start));
     memset(&_bss_start, 0, (size_t)((uint8_t *)&_bss_end - (uint8_t *)&_bss_start));
+#if __ARM_ARCH > 6
     SCB_SHCSR |= 7u << 16; /* memory, bus and usage faults by their own vectors */
+#endif
     read_fault_note();
     paint_stack();
-    clock_start();
-    console_start();
-    tick_start();
+    uint32_t core_hz = chip_clock_start();
+    chip_uart_start();
+    chip_tick_start(core_hz); /* at once: an emulator without a tick may sleep through the UART */
+    chip_watchdog_start();
     __asm volatile("cpsie i");
     firmware_main();
 }
@@ -70,19 +84,22 @@ _Noreturn void reset_handler(void) {
 __attribute__((used)) static void fault(uint32_t *frame) {
     if (probing) {
         probe_failed = true;
-        SCB_CFSR = SCB_CFSR;
+        FAULT_STATUS_DONE;
         frame[6] += 2; /* past the probe's 16-bit load */
         return;
     }
     fault_note.magic = FAULT_MAGIC;
     fault_note.pc = frame[6];
-    fault_note.cfsr = SCB_CFSR;
+    fault_note.status = FAULT_STATUS;
     port_reset();
 }
 
 __attribute__((naked)) static void fault_handler(void) {
     __asm volatile("mrs r0, msp\n"
-                   "b fault\n");
+                   "ldr r1, 1f\n"
+                   "bx r1\n"
+                   ".align 2\n"
+                   "1: .word fault\n");
 }
 
 static bool word_answers(uint32_t address) {
@@ -99,8 +116,18 @@ static bool word_answers(uint32_t address) {
     return !probe_failed;
 }
 
+/* Some emulated buses answer where nothing is, so a word must also keep what is written. */
+static bool word_keeps(uint32_t address) {
+    if (!word_answers(address)) return false;
+    uint32_t content = REG(address);
+    REG(address) = ~content;
+    bool kept = REG(address) == ~content;
+    REG(address) = content;
+    return kept;
+}
+
 bool port_ram_present(uint32_t address, uint32_t bytes) {
-    return word_answers(address & ~3u) && word_answers((address + bytes - 1) & ~3u);
+    return word_keeps(address & ~3u) && word_keeps((address + bytes - 1) & ~3u);
 }
 
 const char *port_fault_text(void) {
@@ -108,27 +135,18 @@ const char *port_fault_text(void) {
 }
 
 _Noreturn void port_reset(void) {
-    console_drain();
+    chip_uart_drain();
     __asm volatile("dsb");
     SCB_AIRCR = 0x05FA0004u;
     for (;;) __asm volatile("dsb");
 }
 
-/* ---- vectors: 16 of the core, then the chip's interrupts (RM0090, table 61) ---- */
+/* ---- vectors: 16 of the core, then the chip's, of which few are ever enabled ---- */
 
 static const void *const vectors[16 + IRQ_COUNT] __attribute__((section(".vectors"), used)) = {
     [0] = &_stack_top,
     [1] = (const void *)reset_handler,
     [2 ... 14] = (const void *)fault_handler,
-    [15] = (const void *)tick_isr,
-    [16 ... 16 + 36] = (const void *)fault_handler,
-    [16 + 37] = (const void *)console_isr, /* USART1 */
-    [16 + 38] = (const void *)console_isr, /* USART2 */
-    [16 + 39] = (const void *)console_isr, /* USART3 */
-    [16 + 40 ... 16 + 51] = (const void *)fault_handler,
-    [16 + 52] = (const void *)console_isr, /* UART4 */
-    [16 + 53] = (const void *)console_isr, /* UART5 */
-    [16 + 54 ... 16 + 70] = (const void *)fault_handler,
-    [16 + 71] = (const void *)console_isr, /* USART6 */
-    [16 + 72 ... 16 + 81] = (const void *)fault_handler,
+    [15] = (const void *)tick_count, /* SysTick */
+    [16 ... 15 + IRQ_COUNT] = (const void *)chip_interrupt,
 };

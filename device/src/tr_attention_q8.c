@@ -1,0 +1,135 @@
+/* tr_attention_q8.c - ATTENTION_Q8: attention over int8 keys and values, in integers but for a few
+ * float operations a row: "Integer attention" in FORMAT.md section 5, whose names are used here. */
+#include "kernels/tr_dots.h"
+#include "tr_math.h"
+
+enum { MIN_EXPONENT = 78, STEPS = 16 << 16 }; /* p is 0 from 16 powers of two below the top on */
+
+/* A block q8[T, n]: its rows and the bytes from one to the next; a row's scale lies behind its
+ * values. */
+typedef struct {
+    const int8_t *rows;
+    uint32_t pitch;
+} block;
+
+/* What all heads of a row share. */
+typedef struct {
+    uint32_t seen;
+    tr_i16 *k;       /* [seen] factors of the scores */
+    tr_i16 *g;       /* [seen] factors of the weights */
+    uint32_t left;   /* x = difference of scores << left >> right, */
+    uint32_t right;  /* where the difference is */
+    uint32_t limit;  /* below this one, else p = 0 */
+    float out_scale; /* of the result, but for the sum of p */
+} scales;
+
+static float scale_at(const block *of, uint32_t j) {
+    float s;
+    memcpy(&s, of->rows + (j + 1) * of->pitch - 16, sizeof s);
+    return s;
+}
+
+static float largest_scale(const block *of, uint32_t seen) {
+    uint32_t top = 0;
+    for (uint32_t j = 0; j < seen; ++j) {
+        uint32_t size = tr_bits(scale_at(of, j)) & 0x7FFFFFFFu;
+        if (size > top) top = size;
+    }
+    return tr_from_bits(top);
+}
+
+/* unit: u, powers of two of a product of query and key integers with key scale 1 */
+static void set_scales(scales *s, const block *keys, const block *values, float unit) {
+    float top = largest_scale(keys, s->seen) * unit, largest = largest_scale(values, s->seen);
+    uint32_t e = tr_bits(top) >> 23 & 0xFF;
+    s->out_scale = e == 255 ? top - top : largest * 0.00787425604f; /* 32768 / (32767 * 127) */
+    if (e < MIN_EXPONENT) e = MIN_EXPONENT;
+    s->left = e <= 109 ? 0 : e < 129 ? e - 109 : 20;
+    s->right = e < 109 ? 109 - e : 0;
+    s->limit = s->right > 11 ? UINT32_MAX : (uint32_t)STEPS << s->right >> s->left;
+    float factor = unit * tr_from_bits((268 - e) << 23), inverse = 32767.0f / largest;
+    for (uint32_t j = 0; j < s->seen; ++j) {
+        uint32_t k = tr_round_even(scale_at(keys, j) * factor) & 0xFFFF;
+        s->k[j] = (int16_t)(k - (k >> 15)); /* at most 32767 */
+        s->g[j] = (int16_t)(tr_round_even(scale_at(values, j) * inverse) & 0xFFFF);
+    }
+}
+
+/* 2^(-x / 65536) in units of 1 / 32767, x < STEPS; within 1.7 units. Straight lines between the
+ * points of a table. */
+static inline uint32_t power(uint32_t x) {
+    static const uint16_t table[65] = {
+        65534, 64828, 64130, 63439, 62756, 62080, 61411, 60749, 60095, 59448, 58807, 58174, 57547,
+        56927, 56314, 55707, 55107, 54514, 53926, 53346, 52771, 52202, 51640, 51084, 50534, 49989,
+        49451, 48918, 48391, 47870, 47354, 46844, 46340, 45840, 45347, 44858, 44375, 43897, 43424,
+        42956, 42494, 42036, 41583, 41135, 40692, 40254, 39820, 39391, 38967, 38547, 38132, 37721,
+        37315, 36913, 36515, 36122, 35733, 35348, 34967, 34590, 34218, 33849, 33485, 33124, 32767,
+    };
+    const uint16_t *at = table + (x >> 10 & 63);
+    uint32_t fraction = at[0] - ((uint32_t)(at[0] - at[1]) * (x & 1023) >> 10);
+    return ((fraction >> (x >> 16)) + 1) >> 1;
+}
+
+/* Products z of one head to scores, in their place; returns the largest. */
+static int32_t scores(const tr_i16 *k, uint32_t seen, tr_i32 *z) {
+    int32_t top = INT32_MIN;
+    for (uint32_t j = 0; j < seen; ++j) {
+        int32_t score = tr_mul_shift16(z[j], k[j]);
+        z[j] = score;
+        if (score > top) top = score;
+    }
+    return top;
+}
+
+/* Scores z to p, in their place; returns their sum. */
+static uint32_t powers(const scales *s, int32_t top, tr_i32 *z) {
+    const uint32_t seen = s->seen, limit = s->limit, left = s->left, right = s->right;
+    uint32_t sum = 0;
+    for (uint32_t j = 0; j < seen; ++j) {
+        uint32_t below = (uint32_t)top - (uint32_t)z[j], p = 0;
+        if (below < limit) p = power(below << left >> right);
+        z[j] = (int32_t)p;
+        sum += p;
+    }
+    return sum;
+}
+
+/* p of one of `heads` heads (1 or 2) to weights, in the order that tr_mix_i8 takes them; w may be
+ * the memory of the first head's p. */
+static void weights(const tr_i16 *g, uint32_t seen, const tr_i32 *p, tr_i16 *w, uint32_t heads) {
+    for (uint32_t j = 0; j < seen; j += 2, w += 2 * heads) {
+        int32_t first = p[j] * g[j], second = j + 1 < seen ? p[j + 1] * g[j + 1] : 0;
+        w[0] = (int16_t)((first + 16384) >> 15);
+        w[1] = (int16_t)((second + 16384) >> 15);
+    }
+}
+
+void tr_attention_q8(const tr_call *call) {
+    const tr_instr *i = call->i;
+    uint32_t width = i->n2, group = i->n0 / i->n1, heads = group % 2 ? 1 : 2;
+    uint32_t pitch = (uint32_t)tr_round_up(i->n1 * width, 64) + 16;
+    const tr_i16 *q = call->a;
+    block keys = {call->b, pitch}, values = {call->c, pitch};
+    tr_i16 *scratch = call->d;
+    tr_i32 *z = (tr_i32 *)(void *)(scratch + 2 * call->rows), *acc = call->dst;
+    tr_i16 *w = (tr_i16 *)(void *)z;
+    float *dst = call->dst, q_scale;
+    scales s = {.seen = i->flags & TR_FLAG_CAUSAL ? call->t + 1 : call->rows};
+    s.k = scratch;
+    s.g = scratch + call->rows;
+    memcpy(&q_scale, q + tr_round_up(i->n0 * width, 8), sizeof q_scale);
+    /* log2(e) / (32767 * 127) */
+    set_scales(&s, &keys, &values, q_scale * (3.46684270e-7f / tr_sqrt((float)width)));
+    for (uint32_t h = 0; h < i->n0; h += heads, q += heads * width, acc += heads * width) {
+        uint32_t column = h / group * width, sums[2];
+        tr_dots_i8(z, call->rows, keys.rows + column, pitch, s.seen, q, width, heads);
+        for (uint32_t n = 0; n < heads; ++n) {
+            tr_i32 *own = z + n * call->rows;
+            sums[n] = powers(&s, scores(s.k, s.seen, own), own);
+            weights(s.g, s.seen, own, w + 2 * n, heads);
+        }
+        tr_mix_i8(acc, values.rows + column, pitch, s.seen, w, width, heads);
+        for (uint32_t n = 0; n < heads; ++n, dst += width)
+            tr_kernel_scale(dst, (tr_i32 *)(void *)dst, width, s.out_scale / (float)sums[n]);
+    }
+}

@@ -1,0 +1,161 @@
+"""Programs with int8 keys and values, int8 float layers and split gates; streams of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from compile_models import Shape, describe, language_model, pack, reference, transformer, window
+from program_machine import Machine
+from ternio.blob import Blob, disassemble
+from ternio.blob.opcodes import Op
+from ternio.compile import Options, pack_graph
+from ternio.errors import CompileError
+from test_compile_programs import GRAPHS, SHAPES
+
+runtime = pytest.importorskip("ternio.runtime")
+
+TEXT = Shape(length=12, width=32, heads=4, kv_heads=2, ffn=48)
+MICROBIT_ARENA = 10752
+
+
+def ops_of(blob: Blob) -> list[int]:
+    return [i.op for i in blob.infer.code]
+
+
+def run(blob: Blob, x: np.ndarray) -> np.ndarray:
+    return runtime.Session(runtime.Model.open(blob.encode())).infer(x)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.name)
+@pytest.mark.parametrize("kv", ["float", "int8"])
+@pytest.mark.parametrize("float_dtype", ["f32", "i8"])
+@pytest.mark.parametrize("arena", [None, 1])
+def test_every_packing_means_the_model(
+    shape: Shape, kv: str, float_dtype: str, arena: int | None
+) -> None:
+    graph = transformer(replace(shape, ternary=False))
+    blob = pack(graph, adapt=False, kv=kv, float_dtype=float_dtype, arena_limit=arena)
+    x = window(graph, 6)
+    expected = reference(graph, x)
+    got = Machine(blob).infer(x)
+    far = 0.03 if (kv, float_dtype) != ("float", "f32") else 1e-6
+    assert np.abs(got - expected).max() <= far * max(np.abs(expected).max(), 1)
+    assert (Op.ATTENTION_Q8 in ops_of(blob)) == (kv == "int8")
+    assert (Op.LINEAR_I8 in ops_of(blob)) == (float_dtype == "i8")
+
+
+@pytest.mark.parametrize("name", [*GRAPHS, "motion"])
+@pytest.mark.parametrize("adapt", [False, True])
+def test_the_runtime_does_what_the_machine_does(name: str, adapt: bool) -> None:
+    graph = GRAPHS.get(name) or transformer(Shape())
+    blob = pack(graph, adapt=adapt, kv="int8", float_dtype="i8", arena_limit=1)
+    x = window(graph, 4)
+    expected = Machine(blob).infer(x)
+    scale = max(np.abs(expected).max(), 1)
+    np.testing.assert_allclose(run(blob, x), expected, rtol=5e-3, atol=2e-3 * scale)
+
+
+def test_motion_fits_sixteen_kilobytes() -> None:
+    graph = transformer(Shape())
+    plain = pack(graph, adapt=False, kv="int8")
+    small = pack(graph, adapt=False, float_dtype="i8", arena_limit=MICROBIT_ARENA)
+    assert small.infer_arena <= MICROBIT_ARENA < plain.infer_arena
+    assert "gate.0-88" in "\n".join(disassemble(small, small.infer))
+    x = window(graph, 1)
+    whole = pack(graph, adapt=False, float_dtype="i8", kv="int8")
+    assert run(small, x).tobytes() == run(whole, x).tobytes()
+
+
+def test_the_window_lies_where_keys_will_grow() -> None:
+    blob = pack(transformer(Shape()), adapt=False, kv="int8")
+    keys = [i.dst for i in blob.infer.code if i.op == Op.QUANTIZE and i.dst >> 28 & 1]
+    starts = [4 * (word & 0xFFFFFFF) for word in keys]
+    window_start = 4 * blob.infer.window
+    assert any(start + 32 * 24 == window_start for start in starts)
+
+
+@pytest.mark.parametrize("ternary", [False, True])
+@pytest.mark.parametrize("kv", ["float", "int8"])
+@pytest.mark.parametrize("float_dtype", ["f32", "i8"])
+def test_streams_answer_each_token(ternary: bool, kv: str, float_dtype: str) -> None:
+    graph = language_model(replace(TEXT, ternary=ternary))
+    blob = Blob.decode(pack(graph, kv=kv, float_dtype=float_dtype).encode())
+    tokens = np.random.default_rng(8).integers(0, 20, TEXT.length)
+    machine = Machine(blob)
+    got = np.array([machine.step(int(t)) for t in tokens])
+    expected = reference(graph, tokens)
+    exact = (kv, float_dtype) == ("float", "f32")
+    if exact or not ternary:
+        far = 1e-6 if exact else 0.03
+        assert np.abs(got - expected).max() <= far * np.abs(expected).max()
+    session = runtime.Session(runtime.Model.open(blob.encode()))
+    board = np.array([session.step(int(t)) for t in tokens])
+    np.testing.assert_allclose(board, got, rtol=5e-3, atol=5e-3 * np.abs(got).max())
+    session.reset_stream()
+    again = np.array([session.step(int(t)) for t in tokens])
+    assert again.tobytes() == board.tobytes()
+
+
+def test_auto_is_exact_where_that_fits() -> None:
+    graph = transformer(Shape())
+    room = {arena: pack(graph, adapt=False, arena_limit=arena) for arena in (30000, 12000, 100)}
+    assert Op.ATTENTION in ops_of(room[30000])
+    assert Op.ATTENTION_Q8 in ops_of(room[12000])
+    assert room[100].infer_arena == room[12000].infer_arena - 320
+    assert Op.ATTENTION in ops_of(pack(graph))
+    assert Op.ATTENTION_Q8 in ops_of(pack(language_model(TEXT)))
+    assert Op.ATTENTION in ops_of(pack(language_model(TEXT), arena_limit=1 << 20))
+
+
+def test_text_fits_the_memory_of_a_small_board() -> None:
+    shape = Shape(length=128, width=128, layers=4, kv_heads=2, ffn=256)
+    blob = pack(language_model(shape, 96), float_dtype="i8")
+    assert blob.infer_arena <= 88 * 1024
+    assert len(blob.encode()) <= 192 * 1024
+
+
+def test_adapting_goes_on_from_float_keys_where_inference_has_int8() -> None:
+    graph = transformer(SHAPES[2])
+    exact, short = (pack(graph, kv=kv) for kv in ("float", "int8"))
+    assert not short.adapt.after_infer
+    x = window(graph, 3)
+    losses = [Machine(blob).adapt(x, 1) for blob in (exact, short)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+def test_what_cannot_be_held_as_int8_is_said() -> None:
+    long = transformer(Shape(length=600, patch=1, layers=1))
+    with pytest.raises(CompileError, match="at most 512 rows"):
+        pack(long, kv="int8")
+    assert Op.ATTENTION in ops_of(pack(long, adapt=False, arena_limit=1000))
+    with pytest.raises(CompileError, match="'int4': one of auto, float, int8"):
+        pack(long, kv="int4")
+
+
+@pytest.mark.parametrize("adapt", [False, True])
+def test_merged_rows_change_nothing_but_the_layout(adapt: bool) -> None:
+    graph = transformer(SHAPES[2])
+    plain, merged = (pack(graph, adapt=adapt, merge_rows=m) for m in (False, True))
+    kinds = [t.dtype for t in merged.tensors]
+    assert "T2D" in kinds
+    assert ("T2" in kinds) == adapt  # what gradients go through stays
+    x = window(graph, 2)
+    assert run(plain, x).tobytes() == run(Blob.decode(merged.encode()), x).tobytes()
+    assert Machine(merged).infer(x) == pytest.approx(Machine(plain).infer(x), abs=0)
+
+
+def test_streams_are_refused_in_one_line() -> None:
+    graph = language_model(TEXT)
+    with pytest.raises(CompileError, match="20 outputs"):
+        pack_graph(graph, describe(transformer(Shape())), Options(adapt=False))
+    with pytest.raises(CompileError, match="cannot adapt"):
+        pack(graph, adapt=True)
+    graph = language_model(TEXT)
+    at = next(i for i, n in enumerate(graph.nodes) if n.op == "attention")
+    attrs = {**graph.nodes[at].attrs, "causal": False}
+    graph.nodes[at] = replace(graph.nodes[at], attrs=attrs)
+    with pytest.raises(CompileError, match="still to come"):
+        pack(graph)
