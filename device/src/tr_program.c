@@ -90,6 +90,13 @@ static const tr_op_info forward[] = {
                        0,
                        PER_ELEMENT,
                        IMM_FLOAT},
+    [TR_OP_LORA16] = {tr_lora16,
+                      {Q16 | N1, Q8 | N0, LORA_A, LORA_B, FIXED | N2, FIXED | N0, FIXED | N1},
+                      7,
+                      3,
+                      0,
+                      PER_FACTOR,
+                      IMM_FLOAT},
 };
 
 static const tr_op_info backward[] = {

@@ -289,7 +289,7 @@ def plan_both(
 
     Where it costs neither program much memory (see `_about`), `adapt` takes its forward from
     `infer` in place of repeating it, which saves a third of the programs in flash. `layout` is
-    for `infer` alone: gradients need K and V as they were, so `adapt` may have its own forward.
+    for `infer` alone: gradients need floats, so beside integers `adapt` has its own forward.
     """
     infer = plan_infer(graph, pool, norm, layout)
     whole, shared = [], []
@@ -300,7 +300,7 @@ def plan_both(
         end = len(listing)
         builder.backward()
         whole.append(_planned(builder, listing))
-        if layout.int8_keys:
+        if layout.int8_keys or layout.integer_rows:
             continue
         forward, backward = listing[:end], listing[end:]
         keep = _buffers(forward) & _buffers(backward)
