@@ -91,8 +91,12 @@ _FLOAT = ("F32", "F16", "I8")
 _GAIN = ("F32", "F16")
 
 
-def _gain(slot: str, optional: bool = False) -> Weight:
-    return Weight(slot, _GAIN, lambda n0, n1, n2: (1, n0), optional)
+def _gain(slot: str, optional: bool = False, dtypes: tuple[str, ...] = _GAIN) -> Weight:
+    return Weight(slot, dtypes, lambda n0, n1, n2: (1, n0), optional)
+
+
+def _rms_gain() -> Weight:
+    return _gain("b", optional=True, dtypes=(*_GAIN, "I16"))
 
 
 def _matrix(dtypes: tuple[str, ...]) -> Weight:
@@ -164,7 +168,7 @@ _SPECS = (
     ),
     Spec(
         Op.RMSNORM,
-        (row("dst", "w"), row("a", "r"), _gain("b", optional=True)),
+        (row("dst", "w"), row("a", "r"), _rms_gain()),
         1,
         imm="f32",
         elementwise=True,
@@ -270,7 +274,7 @@ _SPECS = (
         (
             q8_row("dst", "w"),
             row("a", "r"),
-            Weight("b", ("I16",), lambda n0, n1, n2: (1, n0), optional=True),
+            _gain("b", optional=True, dtypes=("I16",)),
             fixed("d", "x", lambda n0, n1, n2, rows: 4 * n0),
         ),
         1,
@@ -317,7 +321,7 @@ _SPECS = (
     ),
     Spec(
         Op.RMSNORM_BWD,
-        (row("dst", "w"), row("a", "r"), _gain("b", optional=True), row("c", "r")),
+        (row("dst", "w"), row("a", "r"), _rms_gain(), row("c", "r")),
         1,
         flags=ACC,
         imm="f32",

@@ -238,7 +238,7 @@ def _bitlinear(s: Scope, value: int, node: Node, dst: Ref) -> None:
 
 
 def _rmsnorm(s: Scope, value: int, node: Node, dst: Ref) -> None:
-    gain = s.context.pool.vector(node.params[0]) if node.params else None
+    gain = s.context.pool.gain(node.params[0]) if node.params else None
     a = s.ref(node.inputs[0])
     s.emit(Op.RMSNORM, node.width, dst=dst, a=a, b=gain, imm=node.attrs["eps"])
 
