@@ -42,17 +42,15 @@ def test_the_program_of_the_readme(tmp_path: Path) -> None:
     shown = (DEVICE / "README.md").read_text().split("```c\n")[1].split("```")[0]
     (tmp_path / "main.c").write_text(shown + MAIN)
     sources = sorted((DEVICE / "src").rglob("*.c"))
-    subprocess.run(
-        ["cc", "-Wall", "-Werror", "-ffp-contract=off", f"-I{DEVICE}/include", f"-I{tmp_path}"]
-        + [tmp_path / "main.c", *sources, "-o", tmp_path / "main"],
-        check=True,
-    )
+    flags = ["-Wall", "-Werror", "-ffp-contract=off", f"-I{DEVICE}/include", f"-I{tmp_path}"]
+    program = tmp_path / "main"
+    subprocess.run(["cc", *flags, tmp_path / "main.c", *sources, "-o", program], check=True)
     session = Session(Model.open(checkpoint.with_suffix(".tern").read_bytes()))
     _, test = data.basic_motions()
     inputs = data.InputDescription.from_training(test)
     windows = inputs.quantize(test.x)[::8]
     said = subprocess.run(
-        [tmp_path / "main"], input=windows.astype("<i2").tobytes(), capture_output=True, check=True
+        [program], input=windows.astype("<i2").tobytes(), capture_output=True, check=True
     )
     expected = [int(np.argmax(session.infer(window))) for window in windows]
     assert [int(line) for line in said.stdout.split()] == expected
