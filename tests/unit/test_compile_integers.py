@@ -9,7 +9,7 @@ import pytest
 
 from compile_models import Shape, describe, language_model, pack, reference, transformer, window
 from program_machine import Machine
-from ternio.blob import AdapterFile, Blob, disassemble
+from ternio.blob import AdapterFile, Blob, disassemble, merge_adapter
 from ternio.blob.opcodes import Op
 from ternio.compile import Options, pack_graph
 from ternio.errors import CompileError
@@ -142,6 +142,8 @@ def test_integer_rows_mean_the_model(shape: Shape, adapter: bool) -> None:
     if adapter:
         made = AdapterFile(blob.digest, factors.astype(np.float32), 1, 0.5)
         session.attach(made.encode())
+        merged = Blob.decode(merge_adapter(blob.encode(), made.encode()))
+        assert run(merged, x).tobytes() == session.infer(x).tobytes()
     np.testing.assert_allclose(session.infer(x), got, rtol=5e-3, atol=5e-3 * scale)
 
 
