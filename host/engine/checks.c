@@ -4,8 +4,7 @@
 
 /* Each check returns 1, or records the failure and returns 0. */
 
-static int te_check(te_ctx *ctx, const char *op, const char *name, const te_tensor *t, int dtype) {
-    static const char *const names[] = {"float", "int32"};
+static int te_check_owner(te_ctx *ctx, const char *op, const char *name, const te_tensor *t) {
     if (!t) {
         te_fail(ctx, TE_ERR_VALUE, "%s: %s is NULL", op, name);
         return 0;
@@ -14,20 +13,27 @@ static int te_check(te_ctx *ctx, const char *op, const char *name, const te_tens
         te_fail(ctx, TE_ERR_VALUE, "%s: %s belongs to another context", op, name);
         return 0;
     }
+    return 1;
+}
+
+/* Also brings what te_values or te_integers will give up to date. */
+static int te_check(te_ctx *ctx, const char *op, const char *name, te_tensor *t, int dtype) {
+    static const char *const names[] = {"float", "int32"};
+    if (!te_check_owner(ctx, op, name, t)) return 0;
     if (t->dtype != dtype) {
         te_fail(ctx, TE_ERR_TYPE, "%s: %s must be %s, got %s", op, name, names[dtype],
                 names[t->dtype]);
         return 0;
     }
-    return 1;
+    return te_make_dense(t);
 }
 
-static int te_check_float(te_ctx *ctx, const char *op, const char *name, const te_tensor *t) {
+static int te_check_float(te_ctx *ctx, const char *op, const char *name, te_tensor *t) {
     return te_check(ctx, op, name, t, TE_DTYPE_FLOAT);
 }
 
 /* An input that may be NULL; but a NULL after a failure is that failure passed on. */
-static int te_check_optional(te_ctx *ctx, const char *op, const char *name, const te_tensor *t) {
+static int te_check_optional(te_ctx *ctx, const char *op, const char *name, te_tensor *t) {
     if (!t) return ctx->status == TE_OK;
     return te_check_float(ctx, op, name, t);
 }
@@ -69,8 +75,12 @@ static int64_t te_rows(const te_tensor *t) {
     return te_width(t) ? t->numel / te_width(t) : 0;
 }
 
+/* Elements in row-major order, of an input as it was when its operation checked it. */
 static te_float *te_values(const te_tensor *t) {
-    return t->data;
+    return t->strided ? t->dense : t->data;
+}
+static const int32_t *te_integers(const te_tensor *t) {
+    return t->strided ? t->dense : t->data;
 }
 
 /* Uninitialised memory for n floats. */

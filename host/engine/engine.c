@@ -23,6 +23,7 @@
 #include "threads.c"
 #include "random.c"
 #include "tensor.c"
+#include "views.c"
 #include "tape.c"
 
 #include "checks.c"
@@ -35,5 +36,6 @@
 #include "ops_shape.c"
 #include "chuck.c"
 #include "optim.c"
+#include "schedule.c"
 
 #include "optable.c"

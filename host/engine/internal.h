@@ -28,6 +28,8 @@ struct te_tensor {
     int64_t stride[TE_MAX_DIMS]; /* in elements */
     int64_t numel;
     void *data;
+    int strided;           /* elements do not follow each other in row-major order */
+    void *dense;           /* then: a copy in which they do, see te_make_dense */
     te_tensor *base;       /* the tensor whose data a view shares, retained */
     te_release_fn release; /* of memory that came from the caller */
     void *owner;
@@ -99,10 +101,15 @@ static void te_pool_free(struct te_pool *pool);
 
 /* tensor.c */
 static te_tensor *te_tensor_new(te_ctx *ctx, int dtype, int ndim, const int64_t *shape);
+static te_tensor *te_tensor_frame(te_ctx *ctx, int dtype, int ndim, const int64_t *shape);
 static te_tensor *te_tensor_like(te_ctx *ctx, const te_tensor *t);
 static const char *te_shape_text(const te_tensor *t, char text[TE_SHAPE_CHARS]);
 static te_float *te_grad_buffer(te_tensor *t, int *accumulate);
 static void te_grad_drop(te_tensor *t);
+
+/* views.c */
+static int te_make_dense(te_tensor *t);
+static void te_copy_strided(const te_tensor *t, void *dense, int back);
 
 /* tape.c */
 static te_tensor *te_record(te_ctx *ctx, const te_node *node, te_tensor *out);

@@ -257,7 +257,7 @@ te_tensor *te_lora(te_ctx *ctx, te_tensor *y, te_tensor *x, te_tensor *a, te_ten
     }
     te_forward_product(ctx, rows, in, rank, te_values(x), te_values(a), hidden, NULL, NULL);
     ctx->kernels->scale(rows * rank, (te_float)scale, hidden, hidden);
-    memcpy(z->data, y->data, (size_t)y->numel * sizeof(te_float));
+    memcpy(z->data, te_values(y), (size_t)y->numel * sizeof(te_float));
     te_gemm g = {.m = rows,
                  .n = out,
                  .k = rank,
@@ -318,7 +318,7 @@ te_tensor *te_embedding(te_ctx *ctx, te_tensor *table, te_tensor *ids) {
     if (table->ndim != 2 || ids->ndim >= TE_MAX_DIMS)
         return te_fail_shapes(ctx, "embedding", "table", table, "ids", ids,
                               "needs [rows, width] and at most 7 dimensions");
-    const int32_t *id = ids->data;
+    const int32_t *id = te_integers(ids);
     const int64_t width = table->shape[1];
     for (int64_t i = 0; i < ids->numel; i++)
         if (id[i] < 0 || id[i] >= table->shape[0])
@@ -338,7 +338,7 @@ te_tensor *te_embedding(te_ctx *ctx, te_tensor *table, te_tensor *ids) {
 static int te_embedding_backward(te_ctx *ctx, te_node *node) {
     te_tensor *table = node->in[0], *ids = node->in[1];
     const int64_t width = table->shape[1];
-    const int32_t *id = ids->data;
+    const int32_t *id = te_integers(ids);
     te_float *grad = te_grad_sum_buffer(table);
     if (!grad) return 0;
     for (int64_t i = 0; i < ids->numel; i++)

@@ -147,7 +147,7 @@ static int te_log_softmax_backward(te_ctx *ctx, te_node *node) {
     return dx != NULL;
 }
 
-/* ---- Cross-entropy: mean of -log softmax(logits)[label] ---- */
+/* ---- Cross-entropy: weighted mean of -log softmax(logits)[label] ---- */
 
 static int te_check_labels(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
                            int64_t ignore_index) {
@@ -160,7 +160,7 @@ static int te_check_labels(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
                        "needs [..., classes] and [...]");
         return 0;
     }
-    const int32_t *label = labels->data;
+    const int32_t *label = te_integers(labels);
     for (int64_t i = 0; i < labels->numel; i++) {
         if (label[i] != ignore_index && (label[i] < 0 || label[i] >= te_width(logits))) {
             te_fail(ctx, TE_ERR_VALUE, "cross_entropy: label %d at position %lld, 0 to %lld exist",
@@ -171,11 +171,43 @@ static int te_check_labels(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
     return 1;
 }
 
-te_tensor *te_cross_entropy(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
-                            int64_t ignore_index) {
-    if (!te_check_labels(ctx, logits, labels, ignore_index)) return NULL;
+static int te_check_mask(te_ctx *ctx, te_tensor *mask, te_tensor *labels) {
+    if (!te_check_float(ctx, "cross_entropy", "mask", mask)) return 0;
+    if (mask->numel != labels->numel) {
+        te_fail_shapes(ctx, "cross_entropy", "labels", labels, "mask", mask,
+                       "needs as many elements of each");
+        return 0;
+    }
+    if (mask->requires_grad) {
+        te_fail(ctx, TE_ERR_VALUE, "cross_entropy: the mask gets no gradient, and requires one");
+        return 0;
+    }
+    const te_float *weight = te_values(mask);
+    for (int64_t i = 0; i < mask->numel; i++) {
+        if (!(weight[i] >= 0) || !isfinite(weight[i])) {
+            te_fail(ctx, TE_ERR_VALUE,
+                    "cross_entropy: mask %g at position %lld, must be finite and not negative",
+                    (double)weight[i], (long long)i);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* What row i counts: nothing where it is ignored, else its weight in the mask, or 1. */
+static double te_row_weight(const te_node *node, int64_t i) {
+    if (te_integers(node->in[1])[i] == node->ints[0]) return 0;
+    return node->n_in == 3 ? (double)te_values(node->in[2])[i] : 1;
+}
+
+/* saved[0] holds the probabilities [..., classes]. */
+te_tensor *te_cross_entropy_masked(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
+                                   te_tensor *mask, int64_t ignore_index) {
+    if (!mask && ctx->status != TE_OK) return NULL;
+    if (!te_check_labels(ctx, logits, labels, ignore_index) ||
+        (mask && !te_check_mask(ctx, mask, labels)))
+        return NULL;
     const int64_t n = te_width(logits);
-    const int32_t *label = labels->data;
     te_tensor *loss = te_tensor_new(ctx, TE_DTYPE_FLOAT, 0, NULL);
     te_float *p = te_alloc_floats(ctx, logits->numel);
     if (!loss || !p) {
@@ -183,41 +215,47 @@ te_tensor *te_cross_entropy(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
         te_free(ctx, p);
         return NULL;
     }
-    double total = 0;
-    int64_t count = 0;
-    for (int64_t i = 0; i < labels->numel; i++) {
-        const te_float *row = te_values(logits) + i * n;
-        te_float largest, sum = ctx->kernels->exp_row(n, 1, row, p + i * n, &largest);
-        ctx->kernels->scale(n, (te_float)1 / sum, p + i * n, p + i * n);
-        if (label[i] == ignore_index) continue;
-        total += (double)largest - (double)row[label[i]] + log((double)sum);
-        count++;
-    }
-    te_values(loss)[0] = (te_float)(count ? total / (double)count : 0);
     te_node node = {.op = TE_OP_CROSS_ENTROPY,
-                    .n_in = 2,
-                    .in = {logits, labels},
+                    .n_in = mask ? 3 : 2,
+                    .in = {logits, labels, mask},
                     .n_int = 1,
                     .ints = {ignore_index},
                     .saved = {p}};
+    double total = 0, weights = 0;
+    for (int64_t i = 0; i < labels->numel; i++) {
+        const double weight = te_row_weight(&node, i);
+        const te_float *row = te_values(logits) + i * n;
+        if (weight == 0) continue;
+        te_float largest, sum = ctx->kernels->exp_row(n, 1, row, p + i * n, &largest);
+        ctx->kernels->scale(n, (te_float)1 / sum, p + i * n, p + i * n);
+        total +=
+            weight * ((double)largest - (double)row[te_integers(labels)[i]] + log((double)sum));
+        weights += weight;
+    }
+    te_values(loss)[0] = (te_float)(weights > 0 ? total / weights : 0);
     return te_record(ctx, &node, loss);
 }
 
-/* dlogits = (softmax - one_hot(label)) / count, nothing for ignored rows */
+te_tensor *te_cross_entropy(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
+                            int64_t ignore_index) {
+    return te_cross_entropy_masked(ctx, logits, labels, NULL, ignore_index);
+}
+
+/* dlogits = weight / total weight * (softmax - one_hot(label)) */
 static int te_cross_entropy_backward(te_ctx *ctx, te_node *node) {
     te_tensor *logits = node->in[0], *labels = node->in[1];
-    const int64_t n = te_width(logits), ignore_index = node->ints[0];
-    const int32_t *label = labels->data;
+    const int64_t n = te_width(logits);
     const te_float *p = node->saved[0];
-    int64_t count = 0;
-    for (int64_t i = 0; i < labels->numel; i++) count += label[i] != ignore_index;
+    double weights = 0;
+    for (int64_t i = 0; i < labels->numel; i++) weights += te_row_weight(node, i);
     te_float *grad = te_grad_sum_buffer(logits);
     if (!grad) return 0;
-    const te_float share = count ? node->out->grad[0] / (te_float)count : 0;
     for (int64_t i = 0; i < labels->numel; i++) {
-        if (label[i] == ignore_index) continue;
+        const double weight = te_row_weight(node, i);
+        if (weight == 0) continue;
+        const te_float share = (te_float)((double)node->out->grad[0] * weight / weights);
         ctx->kernels->axpy(n, share, p + i * n, grad + i * n);
-        grad[i * n + label[i]] -= share;
+        grad[i * n + te_integers(labels)[i]] -= share;
     }
     return 1;
 }

@@ -32,12 +32,37 @@ static void te_move_blocks(te_ctx *ctx, int64_t blocks, int64_t size, const te_f
 
 /* ---- Reshape ---- */
 
+static te_tensor *te_record_reshape(te_ctx *ctx, te_tensor *x, te_tensor *y) {
+    if (!y) return NULL;
+    te_node node = {.op = TE_OP_RESHAPE, .n_in = 1, .in = {x}, .n_int = y->ndim};
+    memcpy(node.ints, y->shape, sizeof y->shape);
+    return te_record(ctx, &node, y);
+}
+
+static te_tensor *te_dense_copy(te_tensor *x, int ndim, const int64_t *shape) {
+    te_tensor *y = te_tensor_new(x->ctx, x->dtype, ndim, shape);
+    if (y) te_copy_strided(x, y->data, 0);
+    return y;
+}
+
+/* A view where strides can express it; a copy of, say, a transposed matrix made flat. */
+static te_tensor *te_reshape_to(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape) {
+    int64_t stride[TE_MAX_DIMS];
+    te_tensor *y;
+    if (!x->strided)
+        y = te_tensor_view(x, ndim, shape, NULL, 0);
+    else if (te_strides_of_shape(x, ndim, shape, stride))
+        y = te_tensor_view(x, ndim, shape, stride, 0);
+    else
+        y = te_dense_copy(x, ndim, shape);
+    return te_record_reshape(ctx, x, y);
+}
+
 te_tensor *te_reshape(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape) {
     char from[TE_SHAPE_CHARS];
     int64_t known = 1, dims[TE_MAX_DIMS] = {0};
     int open = -1, valid = ndim >= 0 && ndim <= TE_MAX_DIMS;
-    if (!x || x->ctx != ctx)
-        return te_fail(ctx, TE_ERR_VALUE, "reshape: x is NULL or belongs to another context");
+    if (!te_check_owner(ctx, "reshape", "x", x)) return NULL;
     for (int i = 0; valid && i < ndim; i++) {
         dims[i] = shape[i];
         if (shape[i] == -1 && open < 0)
@@ -57,24 +82,26 @@ te_tensor *te_reshape(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape)
                        "reshape: x %s has %lld elements, which do not fill the %d dimensions asked "
                        "for",
                        te_shape_text(x, from), (long long)x->numel, ndim);
-    te_tensor *y = te_tensor_view(x, ndim, dims);
-    if (!y) return NULL;
-    te_node node = {.op = TE_OP_RESHAPE, .n_in = 1, .in = {x}, .n_int = ndim};
-    memcpy(node.ints, dims, sizeof dims);
-    return te_record(ctx, &node, y);
+    return te_reshape_to(ctx, x, ndim, dims);
+}
+
+/* x itself where it is dense, else a copy that is; on the tape a reshape to its own dimensions. */
+te_tensor *te_contiguous(te_ctx *ctx, te_tensor *x) {
+    if (!te_check_owner(ctx, "contiguous", "x", x)) return NULL;
+    if (x->strided) return te_record_reshape(ctx, x, te_dense_copy(x, x->ndim, x->shape));
+    return ctx->own_results ? te_retain(x) : x;
 }
 
 static int te_reshape_backward(te_ctx *ctx, te_node *node) {
     return te_hand_grad(ctx, node->out, node->in[0]);
 }
 
-/* ---- Slice: elements start to start + length of one dimension; a view where they lie together in
- * memory, which they do in the first dimension that is not 1 ---- */
+/* ---- Slice: elements start to start + length of one dimension, a view ---- */
 
 te_tensor *te_slice(te_ctx *ctx, te_tensor *x, int dim, int64_t start, int64_t length) {
     int64_t shape[TE_MAX_DIMS];
     char text[TE_SHAPE_CHARS];
-    if (!te_check_float(ctx, "slice", "x", x) || (dim = te_dimension(ctx, "slice", x, dim)) < 0)
+    if (!te_check_owner(ctx, "slice", "x", x) || (dim = te_dimension(ctx, "slice", x, dim)) < 0)
         return NULL;
     if (start < 0 || length < 0 || start > x->shape[dim] - length)
         return te_fail(ctx, TE_ERR_VALUE,
@@ -82,16 +109,8 @@ te_tensor *te_slice(te_ctx *ctx, te_tensor *x, int dim, int64_t start, int64_t l
                        (long long)length, (long long)start, dim, te_shape_text(x, text));
     memcpy(shape, x->shape, sizeof shape);
     shape[dim] = length;
-    const int64_t inner = te_span(x, dim + 1, x->ndim);
-    const int view = te_span(x, 0, dim) == 1;
-    te_tensor *y = view ? te_tensor_view(x, x->ndim, shape)
-                        : te_tensor_new(ctx, TE_DTYPE_FLOAT, x->ndim, shape);
+    te_tensor *y = te_tensor_view(x, x->ndim, shape, x->stride, start * x->stride[dim]);
     if (!y) return NULL;
-    if (view)
-        y->data = te_values(x) + start * inner;
-    else
-        te_move_blocks(ctx, te_span(x, 0, dim), length * inner, te_values(x) + start * inner,
-                       x->shape[dim] * inner, te_values(y), length * inner, 0);
     te_node node = {
         .op = TE_OP_SLICE, .n_in = 1, .in = {x}, .n_int = 3, .ints = {dim, start, length}};
     return te_record(ctx, &node, y);
@@ -161,7 +180,7 @@ static int te_concat_backward(te_ctx *ctx, te_node *node) {
     return 1;
 }
 
-/* ---- Transposition of two dimensions ---- */
+/* ---- Transposition of two dimensions, a view ---- */
 
 /* from [outer, a, middle, b, inner] -> to [outer, b, middle, a, inner] */
 static void te_swap_dimensions(te_ctx *ctx, const te_tensor *from_shape, int first, int second,
@@ -178,8 +197,8 @@ static void te_swap_dimensions(te_ctx *ctx, const te_tensor *from_shape, int fir
 }
 
 te_tensor *te_transpose(te_ctx *ctx, te_tensor *x, int first, int second) {
-    int64_t shape[TE_MAX_DIMS];
-    if (!te_check_float(ctx, "transpose", "x", x) ||
+    int64_t shape[TE_MAX_DIMS], stride[TE_MAX_DIMS];
+    if (!te_check_owner(ctx, "transpose", "x", x) ||
         (first = te_dimension(ctx, "transpose", x, first)) < 0 ||
         (second = te_dimension(ctx, "transpose", x, second)) < 0)
         return NULL;
@@ -187,11 +206,13 @@ te_tensor *te_transpose(te_ctx *ctx, te_tensor *x, int first, int second) {
         return te_fail(ctx, TE_ERR_VALUE, "transpose: dimension %d is named twice", first);
     const int low = first < second ? first : second, high = first < second ? second : first;
     memcpy(shape, x->shape, sizeof shape);
+    memcpy(stride, x->stride, sizeof stride);
     shape[low] = x->shape[high];
     shape[high] = x->shape[low];
-    te_tensor *y = te_tensor_new(ctx, TE_DTYPE_FLOAT, x->ndim, shape);
+    stride[low] = x->stride[high];
+    stride[high] = x->stride[low];
+    te_tensor *y = te_tensor_view(x, x->ndim, shape, stride, 0);
     if (!y) return NULL;
-    te_swap_dimensions(ctx, x, low, high, te_values(x), te_values(y), 0);
     te_node node = {.op = TE_OP_TRANSPOSE, .n_in = 1, .in = {x}, .n_int = 2, .ints = {low, high}};
     return te_record(ctx, &node, y);
 }
@@ -213,7 +234,7 @@ te_tensor *te_gather(te_ctx *ctx, te_tensor *x, te_tensor *index) {
     if (index->ndim != x->ndim - 1 ||
         memcmp(index->shape, x->shape, (size_t)index->ndim * sizeof x->shape[0]))
         return te_fail_shapes(ctx, "gather", "x", x, "index", index, "needs [..., n] and [...]");
-    const int32_t *at = index->data;
+    const int32_t *at = te_integers(index);
     const int64_t n = te_width(x);
     for (int64_t i = 0; i < index->numel; i++)
         if (at[i] < 0 || at[i] >= n)
@@ -228,7 +249,7 @@ te_tensor *te_gather(te_ctx *ctx, te_tensor *x, te_tensor *index) {
 
 static int te_gather_backward(te_ctx *ctx, te_node *node) {
     te_tensor *x = node->in[0], *index = node->in[1];
-    const int32_t *at = index->data;
+    const int32_t *at = te_integers(index);
     te_float *dx = te_grad_sum_buffer(x);
     (void)ctx;
     if (!dx) return 0;

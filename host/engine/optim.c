@@ -1,4 +1,4 @@
-/* optim.c - SGD with momentum, Adam, AdamW, Chuck; clipping by the global norm; cosine schedule. */
+/* optim.c - SGD with momentum, Adam, AdamW, Chuck: parameters, state, updates. */
 #include "internal.h"
 #include "kernels.h"
 
@@ -125,6 +125,10 @@ te_status te_optim_add(te_optim *optim, te_tensor *param, int decay) {
     if (!te_check_float(ctx, "optim_add", "param", param)) return ctx->status;
     if (param->node >= 0) {
         te_fail(ctx, TE_ERR_STATE, "optim_add: the parameter is a result of an operation");
+        return ctx->status;
+    }
+    if (param->strided) {
+        te_fail(ctx, TE_ERR_STATE, "optim_add: the parameter is a view that is not contiguous");
         return ctx->status;
     }
     te_optim_entry entry = {.decay = decay != 0};
@@ -311,31 +315,4 @@ refuse:
             "chuck_load: %lld words are not the state of this optimiser, which has %lld",
             (long long)count, (long long)te_chuck_words(optim));
     return TE_ERR_VALUE;
-}
-
-/* ---- Clipping, and the schedule ---- */
-
-double te_clip_grad_norm(te_optim *optim, double max_norm) {
-    const te_kernels *kernels = optim->ctx->kernels;
-    double total = 0;
-    for (int64_t i = 0; i < optim->count; i++) {
-        const te_tensor *param = optim->entries[i].param;
-        if (param->grad_set) total += (double)kernels->sum_squares(param->numel, 0, param->grad);
-    }
-    const double norm = sqrt(total);
-    if (!isfinite(norm) || norm <= max_norm) return norm;
-    const te_float factor = (te_float)(max_norm / norm);
-    for (int64_t i = 0; i < optim->count; i++) {
-        const te_tensor *param = optim->entries[i].param;
-        if (param->grad_set) kernels->scale(param->numel, factor, param->grad, param->grad);
-    }
-    return norm;
-}
-
-double te_lr_cosine(int64_t step, int64_t warmup, int64_t total, double lr, double floor) {
-    const double pi = 3.141592653589793;
-    if (step < warmup) return lr * (double)(step + 1) / (double)warmup;
-    if (step >= total) return floor;
-    double progress = (double)(step - warmup) / (double)(total - warmup);
-    return floor + (lr - floor) * 0.5 * (1 + cos(pi * progress));
 }

@@ -54,32 +54,47 @@ static te_status te_expect_float(te_tensor *t, const char *what) {
     return TE_ERR_TYPE;
 }
 
+/* Where to write the elements of t in row-major order: te_written puts them in place. */
+static void *te_writable(te_tensor *t) {
+    if (!t->strided) return t->data;
+    return te_make_dense(t) ? t->dense : NULL;
+}
+
+static te_status te_written(te_tensor *t) {
+    if (t->strided) te_copy_strided(t, t->dense, 1);
+    return TE_OK;
+}
+
 te_status te_fill(te_tensor *t, double value) {
+    void *data = te_writable(t);
+    if (!data) return t->ctx->status;
     for (int64_t i = 0; i < t->numel; i++) {
         if (t->dtype == TE_DTYPE_FLOAT)
-            ((te_float *)t->data)[i] = (te_float)value;
+            ((te_float *)data)[i] = (te_float)value;
         else
-            ((int32_t *)t->data)[i] = (int32_t)value;
+            ((int32_t *)data)[i] = (int32_t)value;
     }
-    return TE_OK;
+    return te_written(t);
 }
 
 te_status te_fill_uniform(te_tensor *t, double low, double high) {
     te_status status = te_expect_float(t, "fill_uniform");
     if (status != TE_OK) return status;
-    te_float *data = t->data;
+    te_float *data = te_writable(t);
+    if (!data) return t->ctx->status;
     for (int64_t i = 0; i < t->numel; i++)
         data[i] = (te_float)(low + (high - low) * te_random_uniform(t->ctx));
-    return TE_OK;
+    return te_written(t);
 }
 
 te_status te_fill_normal(te_tensor *t, double mean, double deviation) {
     te_status status = te_expect_float(t, "fill_normal");
     if (status != TE_OK) return status;
-    te_float *data = t->data;
+    te_float *data = te_writable(t);
+    if (!data) return t->ctx->status;
     for (int64_t i = 0; i < t->numel; i++)
         data[i] = (te_float)(mean + deviation * te_random_normal(t->ctx));
-    return TE_OK;
+    return te_written(t);
 }
 
 /* Fans of a weight [out, in, ...]. */

@@ -72,7 +72,7 @@ typedef enum {
     TE_OP_SWIGLU = 6,        /* in a, b: silu(a) * b */
     TE_OP_MEAN_POOL = 7,     /* in x */
     TE_OP_ADD = 8,           /* in a, b */
-    TE_OP_CROSS_ENTROPY = 9, /* in logits, labels; int ignore_index */
+    TE_OP_CROSS_ENTROPY = 9, /* in logits, labels[, mask]; int ignore_index */
     TE_OP_EMBEDDING = 10,    /* in table, ids */
     TE_OP_LORA = 11,         /* in y, x, a, b; float scale */
     TE_OP_RESHAPE = 12,      /* in x; int the new dimensions */
@@ -180,6 +180,11 @@ typedef void (*te_release_fn)(void *owner);
 te_tensor *te_from_data(te_ctx *ctx, int dtype, int ndim, const int64_t *shape, void *data,
                         te_release_fn release, void *owner);
 
+/* The same over memory in which the elements of dimension i lie stride[i] elements apart (of any
+ * sign); data is the place of the first one. */
+te_tensor *te_from_strided(te_ctx *ctx, int dtype, int ndim, const int64_t *shape,
+                           const int64_t *stride, void *data, te_release_fn release, void *owner);
+
 te_tensor *te_retain(te_tensor *t); /* returns t */
 void te_release(te_tensor *t);      /* NULL is allowed */
 int te_refcount(const te_tensor *t);
@@ -190,13 +195,15 @@ int te_ndim(const te_tensor *t);
 const int64_t *te_shape(const te_tensor *t);  /* ndim entries */
 const int64_t *te_stride(const te_tensor *t); /* ndim entries, in elements */
 int64_t te_numel(const te_tensor *t);
+int te_is_contiguous(const te_tensor *t); /* its elements follow each other in row-major order */
+/* The first element; the one at [i, j, ...] is stride[0] * i + stride[1] * j + ... further on. */
 te_float *te_data(te_tensor *t);    /* NULL when the tensor is int32 */
 int32_t *te_data_i32(te_tensor *t); /* NULL when the tensor is float */
 double te_item(const te_tensor *t); /* the first element */
 
-/* Gradient: same shape as the tensor, NULL while there is none. The buffer of a leaf lives as long
- * as the tensor. Gradients of intermediate results are given up during te_backward() unless
- * te_retain_grad() was called. te_zero_grad makes the gradient absent again. */
+/* Gradient: same shape as the tensor, contiguous, NULL while there is none. The buffer of a leaf
+ * lives as long as the tensor. Gradients of intermediate results are given up during te_backward()
+ * unless te_retain_grad() was called. te_zero_grad makes the gradient absent again. */
 te_float *te_grad(te_tensor *t);
 te_float *te_grad_create(te_tensor *t); /* as te_grad, zero-filled first when absent */
 void te_zero_grad(te_tensor *t);
@@ -287,8 +294,16 @@ te_tensor *te_embedding(te_ctx *ctx, te_tensor *table, te_tensor *ids);
 te_tensor *te_lora(te_ctx *ctx, te_tensor *y, te_tensor *x, te_tensor *a, te_tensor *b,
                    double scale);
 
-/* Same data under other dimensions; one of them may be -1. No copy. */
+/* Views: reshape, slice and transpose give tensors over the memory of x, which they keep alive;
+ * what is written to one is seen in the other. Operations read any view; those that need its
+ * elements in a row copy them when they take it. */
+
+/* Same elements under other dimensions, one of which may be -1. A view, but for an x whose strides
+ * cannot express it, e.g. a transposed matrix made flat: then a copy. */
 te_tensor *te_reshape(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape);
+
+/* x where it is contiguous, else a copy; recorded as a reshape to its own dimensions. */
+te_tensor *te_contiguous(te_ctx *ctx, te_tensor *x);
 
 te_tensor *te_sigmoid(te_ctx *ctx, te_tensor *x);
 te_tensor *te_tanh(te_ctx *ctx, te_tensor *x);
@@ -303,9 +318,8 @@ te_tensor *te_log_softmax(te_ctx *ctx, te_tensor *x);         /* over the last d
  * evaluation the result is x. */
 te_tensor *te_dropout(te_ctx *ctx, te_tensor *x, double p);
 
-/* `length` elements of a dimension from `start` (a view of x in its first dimension, else a copy);
- * parts joined along a dimension (1 to TE_MAX_INPUTS); two dimensions exchanged, copied. A negative
- * dimension counts from the end. */
+/* `length` elements of a dimension from `start`, a view; parts joined along a dimension (1 to
+ * TE_MAX_INPUTS); two dimensions exchanged, a view. A negative dimension counts from the end. */
 te_tensor *te_slice(te_ctx *ctx, te_tensor *x, int dim, int64_t start, int64_t length);
 te_tensor *te_concat(te_ctx *ctx, int count, te_tensor *const *parts, int dim);
 te_tensor *te_transpose(te_ctx *ctx, te_tensor *x, int first, int second);
@@ -325,6 +339,11 @@ te_tensor *te_conv1d(te_ctx *ctx, te_tensor *x, te_tensor *w, te_tensor *b, int6
  * ignored); 0 when all are.  logits [..., classes], labels int32 [...] -> scalar */
 te_tensor *te_cross_entropy(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
                             int64_t ignore_index);
+
+/* The same, each row counted with its weight: sum(mask * nll) / sum(mask) over those that are not
+ * ignored.  mask float [...] (0 leaves a row out) or NULL; it gets no gradient */
+te_tensor *te_cross_entropy_masked(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
+                                   te_tensor *mask, int64_t ignore_index);
 
 /* Mean of (a - b)^2. a and b of one shape -> scalar */
 te_tensor *te_mse(te_ctx *ctx, te_tensor *a, te_tensor *b);
@@ -414,10 +433,40 @@ te_float *te_optim_state(te_optim *optim, int64_t i, int slot);
 int64_t te_optim_steps(const te_optim *optim);
 void te_optim_set_steps(te_optim *optim, int64_t steps);
 
-/* Rate at a step (from 0) of `total`: rises linearly over `warmup` steps, the last of which has
- * the full rate `lr`, then follows half a cosine down to `floor` at step `total` and stays there.
- */
+/* Multiplies all gradients by a factor. */
+void te_scale_grad(te_optim *optim, double factor);
+
+/* A guard of steps: it leaves out an update whose loss or gradient is not finite, and keeps a
+ * dynamic scale of the loss, by which the caller multiplies it before te_backward (te_scale). After
+ * such a step the scale is halved (at least 2^-24), after `patience` good ones in a row doubled up
+ * to `highest`; powers of two change no result. */
+typedef struct {
+    double scale, highest; /* of the loss; 1 at the start */
+    int64_t patience;      /* 200 */
+    int64_t good;          /* steps since the scale changed */
+    int64_t skipped;       /* updates left out */
+    int64_t in_a_row;      /* of those the last ones, counted while the scale is not above 1 */
+} te_guard;
+void te_guard_start(te_guard *guard, double scale);
+
+/* One guarded update from the gradients of `scale` times the loss: clipped to max_norm (infinite:
+ * not at all), scaled back, told to te_optim_observe, te_optim_step at rate lr; then the gradients
+ * are made absent. te_guard_update returns 1, or 0 where it left the update out, or -1 after a
+ * failure of the optimiser. `loss` is the unscaled one. */
+int te_guard_update(te_guard *guard, te_optim *optim, double loss, double max_norm, double lr);
+
+/* Schedules: the rate at a step (from 0) of `total`. Each rises linearly over `warmup` steps, the
+ * last of which has the full rate lr; then it
+ *   constant  stays,
+ *   cosine    follows half a cosine down to `floor` at step `total`,
+ *   linear    follows a line down to there,
+ *   step      is multiplied by gamma after each of `parts` equal parts of the way but the last, and
+ *             never falls below `floor`. */
+double te_lr_constant(int64_t step, int64_t warmup, double lr);
 double te_lr_cosine(int64_t step, int64_t warmup, int64_t total, double lr, double floor);
+double te_lr_linear(int64_t step, int64_t warmup, int64_t total, double lr, double floor);
+double te_lr_step(int64_t step, int64_t warmup, int64_t total, double lr, double floor,
+                  double gamma, int64_t parts);
 
 /* cdef-end */
 

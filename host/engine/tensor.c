@@ -81,16 +81,6 @@ te_tensor *te_from_data(te_ctx *ctx, int dtype, int ndim, const int64_t *shape, 
     return t;
 }
 
-/* A tensor of other dimensions over the data of `base`; numel must agree. */
-static te_tensor *te_tensor_view(te_tensor *base, int ndim, const int64_t *shape) {
-    te_tensor *t = te_tensor_frame(base->ctx, base->dtype, ndim, shape);
-    if (!t) return NULL;
-    t->external = 1;
-    t->data = base->data;
-    t->base = te_retain(base);
-    return t;
-}
-
 te_tensor *te_retain(te_tensor *t) {
     if (t) t->refs++;
     return t;
@@ -100,6 +90,7 @@ void te_release(te_tensor *t) {
     if (!t || --t->refs > 0) return;
     te_ctx *ctx = t->ctx;
     te_grad_drop(t);
+    te_free(ctx, t->dense);
     if (!t->external) te_free(ctx, t->data);
     if (t->release) t->release(t->owner);
     te_release(t->base);

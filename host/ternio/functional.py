@@ -168,9 +168,19 @@ def log_softmax(x: Tensor) -> Tensor:
     return x.log_softmax()
 
 
-def cross_entropy(logits: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
-    """Mean negative log-likelihood.  logits [..., classes], target int32 [...] -> scalar"""
-    return apply(lib.te_cross_entropy, logits, target, ignore_index)
+def cross_entropy(
+    logits: Tensor, target: Tensor, ignore_index: int = -100, mask: Tensor | None = None
+) -> Tensor:
+    """Mean negative log-likelihood, a scalar; 0 where no row counts.
+
+    Args:
+        logits: [..., classes].
+        target: int32 [...].
+        ignore_index: rows of this label do not count.
+        mask: float32 [...], what each row counts, 0 for nothing; gets no gradient. The result is
+            sum(mask * nll) / sum(mask).
+    """
+    return apply(lib.te_cross_entropy_masked, logits, target, mask, ignore_index)
 
 
 def mse_loss(a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Optimisers of the engine, schedules of the learning rate, and a dynamic loss scale.
+"""Optimisers of the engine, schedules of the learning rate, and a guard of steps.
 
 >>> optimizer = AdamW(model.parameters(), lr=2e-3)
 >>> loss.backward(); clip_grad_norm_(optimizer, 1.0); optimizer.step(); optimizer.zero_grad()
@@ -17,8 +17,8 @@ from .schedule import (
     SCHEDULES,
     CosineSchedule,
     LinearSchedule,
-    LossScale,
     Schedule,
+    StepGuard,
     StepSchedule,
     cosine_lr,
 )
@@ -32,9 +32,9 @@ __all__ = [
     "Chuck",
     "CosineSchedule",
     "LinearSchedule",
-    "LossScale",
     "Optimizer",
     "Schedule",
+    "StepGuard",
     "StepSchedule",
     "clip_grad_norm_",
     "cosine_lr",
@@ -252,7 +252,4 @@ def clip_grad_norm_(optimizer: Optimizer, max_norm: float) -> float:
 
 def scale_grad_(optimizer: Optimizer, factor: float) -> None:
     """Multiplies all gradients; undoes the scale of a loss, exactly where it is a power of two."""
-    for parameter in optimizer.params:
-        grad = parameter.grad
-        if grad is not None:
-            np.multiply(grad, np.float32(factor), out=grad)
+    lib.te_scale_grad(optimizer.pointer, factor)

@@ -1,10 +1,14 @@
-"""What changes from step to step: the learning rate, by a schedule, and the scale of the loss."""
+"""What changes from step to step: the learning rate, by a schedule, and the scale of the loss.
+
+The numbers are the engine's (te_lr_* and te_guard in host/engine/te.h).
+"""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from ._engine import lib
+from ._engine import ffi, lib
 
 if TYPE_CHECKING:
     from .optim import Optimizer
@@ -34,13 +38,7 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """Of the update `step`, from 0."""
-        if step < self.warmup:
-            return self.base * (step + 1) / self.warmup
-        return self.falling(step, min(1.0, (step - self.warmup) / max(1, self.total - self.warmup)))
-
-    def falling(self, step: int, part: float) -> float:
-        """The rate after the warm-up; `part` of the way from there to `total` is done."""
-        return self.base
+        return lib.te_lr_constant(step, self.warmup, self.base)
 
     def step(self) -> None:
         """Goes on to the rate of the next update."""
@@ -62,8 +60,8 @@ class CosineSchedule(Schedule):
 class LinearSchedule(Schedule):
     """A line from the full rate to `floor`."""
 
-    def falling(self, step: int, part: float) -> float:
-        return self.base + (self.floor - self.base) * part
+    def rate(self, step: int) -> float:
+        return lib.te_lr_linear(step, self.warmup, self.total, self.base, self.floor)
 
 
 class StepSchedule(Schedule):
@@ -86,9 +84,10 @@ class StepSchedule(Schedule):
         self.gamma, self.parts = gamma, parts
         super().__init__(optimizer, total, warmup, floor)
 
-    def falling(self, step: int, part: float) -> float:
-        done = min(int(part * self.parts), self.parts - 1)
-        return max(self.floor, self.base * self.gamma**done)
+    def rate(self, step: int) -> float:
+        return lib.te_lr_step(
+            step, self.warmup, self.total, self.base, self.floor, self.gamma, self.parts
+        )
 
 
 SCHEDULES: dict[str, type[Schedule]] = {
@@ -99,33 +98,64 @@ SCHEDULES: dict[str, type[Schedule]] = {
 }
 
 
-class LossScale:
-    """A factor of the loss that keeps gradients within float32; powers of two change no result.
+class StepGuard:
+    """Makes updates, but for those whose loss or gradient is not finite, and keeps a scale of the
+    loss that halves after each of these; powers of two change no result.
 
     Args:
-        value: at the start, and the highest.
-        patience: updates without an overflow after which a lowered scale doubles.
+        scale: factor of the loss at the start, and the highest.
+        patience: updates in a row after which a lowered scale doubles.
+
+    Example:
+        >>> guard = StepGuard(1024.0)
+        >>> (loss * guard.scale).backward()
+        >>> guard.update(optimizer, loss.item(), clip=1.0)
+        True
     """
 
     LOWEST = 2.0**-24
 
-    def __init__(self, value: float = 1.0, patience: int = 200) -> None:
-        self.value = self.highest = value
-        self.patience, self.good = patience, 0
+    def __init__(self, scale: float = 1.0, patience: int = 200) -> None:
+        self.pointer = ffi.new("te_guard *")
+        lib.te_guard_start(self.pointer, scale)
+        self.pointer.patience = patience
 
-    def update(self, finite: bool) -> None:
-        """Takes note of one update: halves after an overflow, doubles after `patience` without."""
-        if not finite:
-            self.value, self.good = max(self.LOWEST, self.value / 2), 0
-            return
-        self.good += 1
-        if self.good >= self.patience and self.value < self.highest:
-            self.value, self.good = min(self.highest, self.value * 2), 0
+    @property
+    def scale(self) -> float:
+        """By which to multiply the next loss before backward()."""
+        return self.pointer.scale
+
+    @property
+    def skipped(self) -> int:
+        """Updates that were left out."""
+        return self.pointer.skipped
+
+    @property
+    def in_a_row(self) -> int:
+        """Those left out last, without one made since, at a scale of 1 or less."""
+        return self.pointer.in_a_row
+
+    def update(self, optimizer: Optimizer, loss: float, clip: float = math.inf) -> bool:
+        """One update from the gradients of the scaled loss; they are absent afterwards.
+
+        Args:
+            optimizer: whose parameters have the gradients; it also observes the loss.
+            loss: without the scale.
+            clip: largest norm of the unscaled gradients.
+
+        Returns:
+            False where the update was left out.
+        """
+        rate = optimizer.lr
+        made = lib.te_guard_update(self.pointer, optimizer.pointer, loss, clip, rate)
+        optimizer.context.check(made >= 0)
+        return bool(made)
 
     def state(self) -> tuple[float, int]:
-        """The value, and the updates since it changed."""
-        return self.value, self.good
+        """The scale, and the updates since it changed."""
+        return self.pointer.scale, self.pointer.good
 
-    def restore(self, state: tuple[float, int]) -> None:
-        """The reverse of state()."""
-        self.value, self.good = state
+    def restore(self, state: tuple[float, int], skipped: int = 0) -> None:
+        """The reverse of state(), and the count of updates left out."""
+        self.pointer.scale, self.pointer.good = state
+        self.pointer.skipped = skipped

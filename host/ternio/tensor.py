@@ -29,7 +29,14 @@ def _release_lent(owner: object) -> None:
 class _Memory:
     """Describes memory to NumPy and holds the reference that keeps it there."""
 
-    def __init__(self, pointer: object, shape: tuple[int, ...], dtype: str, owner: object) -> None:
+    def __init__(
+        self,
+        pointer: object,
+        shape: tuple[int, ...],
+        dtype: str,
+        owner: object,
+        strides: tuple[int, ...] | None = None,
+    ) -> None:
         address = int(ffi.cast("uintptr_t", pointer))
         self.owner = owner
         self.__array_interface__ = {
@@ -37,6 +44,7 @@ class _Memory:
             "shape": shape,
             "typestr": dtype,
             "data": (address, False),
+            "strides": strides,
         }
 
 
@@ -85,12 +93,14 @@ class Tensor:
 
     @classmethod
     def from_numpy(cls, array: np.ndarray, context: Context | None = None) -> Tensor:
-        """A tensor over the memory of a C-contiguous float32 or int32 array, without a copy."""
+        """A tensor over the memory of a float32 or int32 array, of any strides, without a copy."""
+        if not isinstance(array, np.ndarray):
+            raise ModelError(f"from_numpy: expected a NumPy array, got {type(array).__name__}")
         kinds = {"float32": lib.TE_DTYPE_FLOAT, "int32": lib.TE_DTYPE_INT32}
         kind = kinds.get(str(array.dtype))
-        if kind is None or not array.flags.c_contiguous or not array.flags.writeable:
+        if kind is None or not array.flags.writeable or not array.flags.aligned:
             raise ModelError(
-                f"from_numpy: expected a writable C-contiguous float32 or int32 array, got "
+                f"from_numpy: expected a writable, aligned float32 or int32 array, got "
                 f"{array.dtype}; copy it with Tensor(array)"
             )
         context = context or current_context()
@@ -100,8 +110,9 @@ class Tensor:
         handle = ffi.new_handle(key)
         _lent[key] = (handle, array)
         data = ffi.cast("void *", array.ctypes.data)
-        pointer = lib.te_from_data(
-            context.pointer, kind, array.ndim, list(array.shape), data, lib.te_py_release, handle
+        shape, strides = list(array.shape), [step // array.itemsize for step in array.strides]
+        pointer = lib.te_from_strided(
+            context.pointer, kind, array.ndim, shape, strides, data, lib.te_py_release, handle
         )
         if pointer == ffi.NULL:
             del _lent[key]
@@ -138,11 +149,20 @@ class Tensor:
         """Number of elements."""
         return lib.te_numel(self.pointer)
 
+    def stride(self) -> tuple[int, ...]:
+        """Elements from one index to the next, for each dimension."""
+        return tuple(ffi.unpack(lib.te_stride(self.pointer), self.ndim)) if self.ndim else ()
+
+    def is_contiguous(self) -> bool:
+        """Whether its elements follow each other in row-major order."""
+        return bool(lib.te_is_contiguous(self.pointer))
+
     def numpy(self) -> np.ndarray:
         """A view of the values, without a copy; writing to it changes the tensor."""
         is_int = self.dtype == np.int32
         data = lib.te_data_i32(self.pointer) if is_int else lib.te_data(self.pointer)
-        return np.asarray(_Memory(data, self.shape, self.dtype.str, self.pointer))
+        strides = None if self.is_contiguous() else tuple(4 * step for step in self.stride())
+        return np.asarray(_Memory(data, self.shape, self.dtype.str, self.pointer, strides))
 
     def item(self) -> float:
         """The value of a tensor of one element."""
@@ -238,7 +258,11 @@ class Tensor:
         return self * (1.0 / other)
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
-        """The same values under other dimensions, one of which may be -1; no copy."""
+        """The same values under other dimensions, one of which may be -1.
+
+        A view of the same memory, except for one whose strides cannot express it (a transposed
+        matrix made flat), which is copied.
+        """
         dims = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else list(shape)
         return apply(lib.te_reshape, self, len(dims), dims)
 
@@ -283,12 +307,16 @@ class Tensor:
         return apply(lib.te_clip, self, float(low), float(high))
 
     def narrow(self, dim: int, start: int, length: int) -> Tensor:
-        """`length` elements of a dimension, from `start`; a copy."""
+        """`length` elements of a dimension, from `start`; a view."""
         return apply(lib.te_slice, self, dim, start, length)
 
     def transpose(self, first: int, second: int) -> Tensor:
-        """Two dimensions exchanged; a copy."""
+        """Two dimensions exchanged; a view."""
         return apply(lib.te_transpose, self, first, second)
+
+    def contiguous(self) -> Tensor:
+        """Itself where its elements lie in row-major order, else a copy in which they do."""
+        return apply(lib.te_contiguous, self)
 
     def mean(self) -> Tensor:
         """The mean of all elements, a scalar."""

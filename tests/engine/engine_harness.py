@@ -78,10 +78,21 @@ class Engine:
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         return np.frombuffer(self.ffi.buffer(pointer, size), dtype).reshape(shape)
 
+    def strides(self, tensor) -> tuple[int, ...]:
+        return tuple(self.lib.te_stride(tensor)[i] for i in range(self.lib.te_ndim(tensor)))
+
     def values(self, tensor) -> np.ndarray:
-        if self.lib.te_tensor_dtype(tensor) == self.lib.TE_DTYPE_INT32:
-            return self._view(self.lib.te_data_i32(tensor), self.shape(tensor), np.int32)
-        return self._view(self.lib.te_data(tensor), self.shape(tensor), self.dtype)
+        """A view of the elements, with the tensor's own strides (none of them negative)."""
+        integer = self.lib.te_tensor_dtype(tensor) == self.lib.TE_DTYPE_INT32
+        pointer = self.lib.te_data_i32(tensor) if integer else self.lib.te_data(tensor)
+        dtype = np.dtype(np.int32 if integer else self.dtype)
+        shape, strides = self.shape(tensor), self.strides(tensor)
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        reach = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        memory = np.frombuffer(self.ffi.buffer(pointer, reach * dtype.itemsize), dtype)
+        steps = [step * dtype.itemsize for step in strides]
+        return np.lib.stride_tricks.as_strided(memory, shape, steps)
 
     def grad(self, tensor) -> np.ndarray | None:
         pointer = self.lib.te_grad(tensor)

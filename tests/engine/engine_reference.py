@@ -80,13 +80,13 @@ def gelu(x):
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-def cross_entropy(logits, labels, ignore_index):
+def cross_entropy(logits, labels, ignore_index, mask=None):
     rows, flat = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
-    kept = flat != ignore_index
-    if not kept.any():
+    weight = (flat != ignore_index) * (1.0 if mask is None else mask.reshape(-1))
+    if not weight.any():
         return np.zeros((), logits.dtype)
-    picked = softmax(rows)[np.arange(len(flat)), np.where(kept, flat, 0)]
-    return -np.log(picked[kept]).mean()
+    picked = softmax(rows)[np.arange(len(flat)), np.where(flat != ignore_index, flat, 0)]
+    return -(weight * np.log(picked)).sum() / weight.sum()
 
 
 def lora(y, x, a, b, scale):

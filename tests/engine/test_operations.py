@@ -186,38 +186,73 @@ def conv_cases():
 
 
 LABELS = np.array([[2, 0, -1], [4, 4, 1]], np.int32)
+MASK = np.array([[1, 0.25, 3], [0, 1, 0]], np.float32)
 IDS = np.array([[3, 0], [3, 1]], np.int32)
 
 
 def other_cases():
-    yield Case(
-        "cross_entropy",
-        [(2, 3, 5)],
-        lambda e, t: e.op("cross_entropy", t[0], e.tensor(LABELS), -1),
-        lambda x: ref.cross_entropy(x, LABELS, -1),
-    )
-    yield Case(
-        "cross_entropy-nothing-left",
-        [(2, 5)],
-        lambda e, t: e.op("cross_entropy", t[0], e.tensor(np.array([1, 1])), 1),
-        lambda x: 0 * x.sum(),
-    )
+    for shape in [(2, 3, 5), (1, 1, 1), (6, 37)]:
+        labels = np.minimum(LABELS, shape[-1] - 1).reshape(-1)[: np.prod(shape[:-1])]
+        labels = labels.reshape(shape[:-1])
+        yield Case(
+            f"cross_entropy-{shape}",
+            [shape],
+            lambda e, t, n=labels: e.op("cross_entropy", t[0], e.tensor(n), -1),
+            lambda x, n=labels: ref.cross_entropy(x, n, -1),
+        )
+    for shape, ignored in [((2, 3, 5), -1), ((2, 3, 17), 4), ((2, 3, 5), 9)]:
+        labels = np.where(LABELS == -1, 3, LABELS) if ignored == 9 else LABELS
+        labels = np.where(labels == -1, ignored, labels)
+        yield Case(
+            f"cross_entropy-masked-{shape}-{ignored}",
+            [shape],
+            lambda e, t, n=labels, i=ignored: e.op(
+                "cross_entropy_masked", t[0], e.tensor(n), e.tensor(MASK), i
+            ),
+            lambda x, n=labels, i=ignored: ref.cross_entropy(x, n, i, MASK),
+        )
+    for name, labels, mask in [("ignored", [1, 1], [1, 1]), ("masked", [0, 1], [0, 2])]:
+        yield Case(
+            f"cross_entropy-all-{name}",
+            [(2, 5)],
+            lambda e, t, n=labels, m=mask: e.op(
+                "cross_entropy_masked", t[0], e.tensor(n), e.tensor(np.array(m, np.float32)), 1
+            ),
+            lambda x: 0 * x.sum(),
+        )
     yield Case(
         "embedding",
         [(5, 18)],
         lambda e, t: e.op("embedding", t[0], e.tensor(IDS)),
         lambda x: x[IDS],
     )
-    yield Case("mean_pool", [(2, 5, 9)], lambda e, t: e.op("mean_pool", t[0]), lambda x: x.mean(-2))
-    yield Case("max_pool", [(2, 5, 9)], lambda e, t: e.op("max_pool", t[0]), lambda x: x.max(-2))
-    yield Case(
-        "clip",
-        [(3, 19)],
-        lambda e, t: e.op("clip", t[0], -0.5, 1.0),
-        lambda x: np.clip(x, -0.5, 1.0),
-    )
-    yield Case("log", [(3, 19)], lambda e, t: e.op("log", e.op("exp", t[0])), lambda x: x)
-    yield Case("scale", [(2, 9)], lambda e, t: e.op("scale", t[0], -0.3), lambda x: -0.3 * x)
+    for shape in [(2, 5, 9), (1, 1), (3, 1, 17), (1, 4, 1)]:
+        for name, pool in [("mean", np.mean), ("max", np.max)]:
+            yield Case(
+                f"{name}_pool-{shape}",
+                [shape],
+                lambda e, t, name=name: e.op(f"{name}_pool", t[0]),
+                lambda x, pool=pool: pool(x, axis=-2),
+            )
+    for shape in [(3, 19), (1,), (2, 1, 33), ()]:
+        yield Case(
+            f"clip-{shape}",
+            [shape],
+            lambda e, t: e.op("clip", t[0], -0.5, 1.0),
+            lambda x: np.clip(x, -0.5, 1.0),
+        )
+        yield Case(
+            f"scale-{shape}",
+            [shape],
+            lambda e, t: e.op("scale", t[0], -0.3),
+            lambda x: -0.3 * x,
+        )
+        yield Case(
+            f"log-{shape}",
+            [shape],
+            lambda e, t: e.op("log", e.op("add", e.op("mul", t[0], t[0]), e.tensor(0.25))),
+            lambda x: np.log(x * x + 0.25),
+        )
     yield Case(
         "reshape",
         [(2, 6)],

@@ -156,3 +156,92 @@ def test_cosine_schedule(engine):
     assert all(a >= b for a, b in itertools.pairwise(rate[4:]))
     assert rate[20:] == [0.1] * 5
     assert engine.lib.te_lr_cosine(0, 0, 10, 1.0, 0.0) == 1.0
+
+
+def test_the_other_schedules(engine):
+    lib = engine.lib
+    assert [lib.te_lr_constant(s, 2, 2.0) for s in range(4)] == [1, 2, 2, 2]
+    linear = [lib.te_lr_linear(s, 2, 7, 2.0, 0.5) for s in range(9)]
+    np.testing.assert_allclose(linear, [1, 2, 2, 1.7, 1.4, 1.1, 0.8, 0.5, 0.5], rtol=1e-12)
+    thirds = [lib.te_lr_step(s, 0, 6, 2.0, 0.05, 0.1, 3) for s in range(8)]
+    np.testing.assert_allclose(thirds, [2, 2, 0.2, 0.2, 0.05, 0.05, 0.05, 0.05])
+    assert [lib.te_lr_step(s, 1, 5, 1.0, 0.0, 0.5, 1) for s in range(6)] == [1] * 6
+
+
+def test_gradients_of_parts_add_up_to_that_of_the_whole(engine_double):
+    """Four passes, each scaled by a quarter, and one update: as one pass over all rows."""
+    e, rng = engine_double, np.random.default_rng(0)
+    x, labels = rng.normal(size=(8, 5)), rng.integers(3, size=8)
+    whole, parts = (e.tensor(rng.normal(size=(3, 5)), grad=True) for _ in range(2))
+    e.values(parts)[...] = e.values(whole)
+
+    def loss(w, rows):
+        logits = e.op("linear", e.tensor(x[rows]), w, None)
+        return e.op("cross_entropy", logits, e.tensor(labels[rows]), -1)
+
+    e.backward(loss(whole, slice(8)), np.ones(()))
+    for start in range(0, 8, 2):
+        e.backward(e.op("scale", loss(parts, slice(start, start + 2)), 0.25), np.ones(()))
+    np.testing.assert_allclose(e.grad(parts), e.grad(whole), rtol=1e-12)
+
+
+# ---- Guard ----
+
+
+def guarded(e, scale=1.0):
+    """A guard, an optimiser over one parameter, and a function for one step with a gradient."""
+    lib = e.lib
+    guard, optimiser = e.ffi.new("te_guard *"), lib.te_sgd(e.ctx, 0.0, 0.0)
+    lib.te_guard_start(guard, scale)
+    tensor = e.tensor(np.zeros(2), grad=True)
+    e.parameters.append(lib.te_retain(tensor))
+    assert lib.te_optim_add(optimiser, tensor, 0) == 0
+
+    def step(gradient, loss=1.0, max_norm=math.inf, lr=1.0):
+        set_gradient(e, tensor, gradient)
+        return lib.te_guard_update(guard, optimiser, loss, max_norm, lr)
+
+    return guard, optimiser, tensor, step
+
+
+def test_the_guard_leaves_out_what_is_not_finite_and_counts(engine):
+    e = engine
+    guard, optimiser, tensor, step = guarded(e)
+    for gradient, loss in [([1, 2], math.nan), ([1, math.inf], 1.0), ([math.nan, 0], 1.0)]:
+        assert step(gradient, loss) == 0
+        assert e.grad(tensor) is None
+    assert (guard.skipped, guard.in_a_row, e.lib.te_optim_steps(optimiser)) == (3, 3, 0)
+    assert e.values(tensor).tolist() == [0, 0]
+    guard.scale = 1.0
+    assert step([1, 2]) == 1
+    assert (guard.skipped, guard.in_a_row, e.lib.te_optim_steps(optimiser)) == (3, 0, 1)
+    assert e.values(tensor).tolist() == [-1, -2]
+    assert step([1, 2], lr=math.nan) == -1
+    e.lib.te_optim_free(optimiser)
+
+
+def test_the_guard_takes_the_scale_of_the_loss_out_again(engine):
+    """Gradients 8 times too large, clipped to a norm of 5: as the plain ones clipped to 5."""
+    e = engine
+    _, optimiser, tensor, step = guarded(e, scale=8.0)
+    assert step([8 * 3, 8 * 4], max_norm=5.0) == 1
+    assert e.values(tensor).tolist() == [-3, -4]
+    assert step([80 * 3, 80 * 4], max_norm=5.0) == 1
+    np.testing.assert_allclose(e.values(tensor), [-6, -8], rtol=1e-6)
+    e.lib.te_optim_free(optimiser)
+
+
+def test_the_scale_falls_after_an_overflow_and_comes_back(engine):
+    e = engine
+    guard, optimiser, _, step = guarded(e, scale=8.0)
+    guard.patience = 3
+    seen = []
+    for finite in (True, False, False, True, True, True, True, True, True, True, True):
+        assert step([1, 1 if finite else math.inf], lr=0.0) == finite
+        seen.append(guard.scale)
+    assert seen == [8, 4, 2, 2, 2, 4, 4, 4, 8, 8, 8]
+    for _ in range(60):
+        step([math.inf, 0])
+    assert guard.scale == 2.0**-24
+    assert (guard.skipped, guard.in_a_row) == (62, 60 - 3)
+    e.lib.te_optim_free(optimiser)

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 functional = torch.nn.functional
 
 LABELS = np.array([[2, 0, -1], [4, 4, 1]], np.int32)
+MASK = np.array([[1, 0.25, 3], [0, 1, 0.5]], np.float32)
 INDEX = np.array([[0, 4, 4], [1, 0, 2]], np.int32)
 
 
@@ -22,9 +23,9 @@ def heads(x, n):
     return x.unflatten(-1, (n, -1)).transpose(-3, -2)
 
 
-def torch_attention(q, k, v, n=4, kv=2):
+def torch_attention(q, k, v, n=4, kv=2, causal=True):
     y = functional.scaled_dot_product_attention(
-        heads(q, n), heads(k, kv), heads(v, kv), is_causal=True, enable_gqa=True
+        heads(q, n), heads(k, kv), heads(v, kv), is_causal=causal, enable_gqa=True
     )
     return y.transpose(-3, -2).flatten(-2)
 
@@ -32,6 +33,24 @@ def torch_attention(q, k, v, n=4, kv=2):
 def torch_conv(x, w, b):
     padded = functional.pad(x, (0, 0, 2, 1))
     return functional.conv1d(padded.mT, w.mT, b, stride=2).mT
+
+
+def torch_masked(x):
+    labels, mask = torch.tensor(LABELS).long().flatten(), torch.tensor(MASK).flatten()
+    nll = functional.cross_entropy(x, labels, ignore_index=-1, reduction="none")
+    return (nll * mask).sum() / (mask * (labels != -1)).sum()
+
+
+def torch_rope(x, head_dim, interleaved):
+    """By complex numbers."""
+    time, half = x.shape[-2], head_dim // 2
+    angle = torch.outer(2.0 + torch.arange(time), 1e4 ** (-torch.arange(half) / half))
+    turn = torch.polar(torch.ones_like(angle), angle)[:, None]
+    pairs = x.unflatten(-1, (-1, half, 2) if interleaved else (-1, 2, half))
+    if not interleaved:
+        pairs = pairs.transpose(-1, -2)
+    turned = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * turn)
+    return (turned if interleaved else turned.transpose(-1, -2)).flatten(-3)
 
 
 # name, shapes of the inputs, the engine's call, PyTorch's
@@ -54,6 +73,62 @@ OPERATIONS = [
         [(2, 37, 20), (2, 37, 10), (2, 37, 10)],
         lambda e, *t: e.op("attention", *t, 4, 2, 1),
         torch_attention,
+    ),
+    (
+        "attention-without-mask",
+        [(2, 5, 20), (2, 9, 10), (2, 9, 10)],
+        lambda e, *t: e.op("attention", *t, 4, 2, 0),
+        lambda *t: torch_attention(*t, causal=False),
+    ),
+    (
+        "rope-halves",
+        [(2, 5, 12)],
+        lambda e, x: e.op("rope", x, 6, 0, 1e4, 2),
+        lambda x: torch_rope(x, 6, False),
+    ),
+    (
+        "rope-interleaved",
+        [(2, 5, 12)],
+        lambda e, x: e.op("rope", x, 6, 1, 1e4, 2),
+        lambda x: torch_rope(x, 6, True),
+    ),
+    (
+        "lora",
+        [(2, 5, 17), (2, 5, 9), (4, 9), (17, 4)],
+        lambda e, *t: e.op("lora", *t, 1.7),
+        lambda y, x, a, b: y + 1.7 * (x @ a.T) @ b.T,
+    ),
+    (
+        "geglu",
+        [(3, 21)] * 2,
+        lambda e, *t: e.op("geglu", *t),
+        lambda a, b: functional.gelu(a, approximate="tanh") * b,
+    ),
+    ("scale", [(3, 21)], lambda e, x: e.op("scale", x, -0.3), lambda x: -0.3 * x),
+    ("log", [(3, 21)], lambda e, x: e.op("log", e.op("exp", x)), lambda x: x.exp().log()),
+    (
+        "slice",
+        [(3, 5, 7)],
+        lambda e, x: e.op("silu", e.op("slice", x, 1, 1, 3)),
+        lambda x: functional.silu(x.narrow(1, 1, 3)),
+    ),
+    (
+        "transpose",
+        [(3, 5, 7)],
+        lambda e, x: e.op("silu", e.op("transpose", x, 0, 2)),
+        lambda x: functional.silu(x.transpose(0, 2)),
+    ),
+    (
+        "reshape",
+        [(3, 5, 7)],
+        lambda e, x: e.op("silu", e.op("reshape", e.op("transpose", x, 0, 1), 2, [3, 35])),
+        lambda x: functional.silu(x.transpose(0, 1).reshape(3, 35)),
+    ),
+    (
+        "concat",
+        [(3, 5), (3, 1)],
+        lambda e, *t: e.op("concat", 3, [*t, t[0]], 1),
+        lambda a, b: torch.cat([a, b, a], 1),
     ),
     unary("silu", functional.silu),
     unary("gelu", lambda x: functional.gelu(x, approximate="tanh")),
@@ -85,6 +160,12 @@ OPERATIONS = [
         ),
     ),
     (
+        "cross_entropy_masked",
+        [(2, 3, 5)],
+        lambda e, x: e.op("cross_entropy_masked", x, e.tensor(LABELS), e.tensor(MASK), -1),
+        lambda x: torch_masked(x.flatten(0, 1)),
+    ),
+    (
         "embedding",
         [(5, 18)],
         lambda e, x: e.op("embedding", x, e.tensor(INDEX)),
@@ -103,6 +184,16 @@ OPERATIONS = [
         torch_conv,
     ),
 ]
+
+
+def test_every_operation_is_compared(engine):
+    """Dropout's chance is its own; BitLinear has a test below."""
+    for _, shapes, run, _ in OPERATIONS:
+        run(engine, *(engine.tensor(np.zeros(s)) for s in shapes))
+    lib, ctx = engine.lib, engine.ctx
+    used = {lib.te_node_op(ctx, i) for i in range(lib.te_tape_length(ctx))}
+    every = set(range(1, lib.TE_OP_COUNT)) - {lib.TE_OP_DROPOUT, lib.TE_OP_BITLINEAR}
+    assert used == every, [engine.ffi.string(lib.te_op_name(op)) for op in every - used]
 
 
 @pytest.mark.parametrize(

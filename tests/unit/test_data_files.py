@@ -113,7 +113,7 @@ def test_named_columns(tmp_path):
         (LONG.replace("1,run,7", "1,,7"), "a.csv:5: the label is empty"),
         ("id,label\n0,walk\n", "a.csv: no channel columns"),
         ("id,ax,ay\n0,1,2\n", "a.csv: no label column"),
-        ("label,ax,ay\nwalk,1,2\n", "column 'ax' is not numbered and there is no id column"),
+        ("label,ax_0,ay\nwalk,1,2\n", "column 'ay' is not numbered and there is no id column"),
         (WIDE.replace("ax_1", "ax_5"), "'ax' are not numbered in one ascending run"),
         ("label,a_0,a_1,b_0\nw,1,2,3\n", "unequal numbers of columns: 'a' 2, 'b' 1"),
         (b"\xff\xfei\0d\0", "UTF-16"),

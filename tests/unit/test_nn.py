@@ -9,7 +9,7 @@ import pytest
 import ternio
 from ternio import functional as F
 from ternio import nn
-from ternio.context import Context
+from ternio.context import Context, no_grad
 from ternio.errors import ModelError
 from ternio.tensor import Tensor
 
@@ -59,14 +59,71 @@ def test_from_numpy_keeps_the_array_while_the_tape_needs_it():
         assert not context.tape()
 
 
+def frozen(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
 @pytest.mark.parametrize(
     "array",
-    [np.zeros(3), np.zeros((4, 4), np.float32).T[1:], np.zeros(2, np.int64)],
-    ids=["float64", "strided", "int64"],
+    [
+        np.zeros(3),
+        np.zeros(2, np.int64),
+        np.zeros(2, ">f4"),
+        frozen(np.zeros(2, np.float32)),
+        np.frombuffer(bytearray(13), np.uint8)[1:].view(np.float32),
+    ],
+    ids=["float64", "int64", "big-endian", "read-only", "unaligned"],
 )
 def test_from_numpy_refuses_what_it_cannot_share(array):
-    with pytest.raises(ModelError, match="expected a writable C-contiguous float32 or int32"):
+    with pytest.raises(ModelError, match="expected a writable, aligned float32 or int32"):
         Tensor.from_numpy(array)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [lambda a: a.T, lambda a: a[1:, ::2], lambda a: a[::-1, 1:], lambda a: a[:, 1:2]],
+    ids=["transposed", "every other", "reversed", "a column"],
+)
+def test_arrays_of_any_strides_are_shared(cut):
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    part = cut(array)
+    tensor = Tensor.from_numpy(part)
+    assert not tensor.is_contiguous()
+    assert tensor.stride() == tuple(step // 4 for step in part.strides)
+    np.testing.assert_array_equal(tensor, part)
+    part[...] += 100
+    np.testing.assert_array_equal(tensor * 2, part * 2)
+    tensor.numpy()[...] = -7
+    assert np.all(part == -7) and np.sum(array == -7) == part.size
+
+
+def test_views_share_memory_and_keep_their_owner_alive():
+    owner = Tensor(np.arange(24).reshape(2, 3, 4) / 8, requires_grad=True)
+    with no_grad():
+        view = owner.transpose(0, 2).narrow(0, 1, 2)  # [2, 3, 2]
+        lower = view.reshape(2, 3, 2, 1)
+    expected = owner.numpy().swapaxes(0, 2)[1:3].copy()
+    assert view.shape == (2, 3, 2) and not view.is_contiguous()
+    owner.numpy()[0, 0, 1] = expected[0, 0, 0] = 99.0
+    values = view.numpy()
+    del owner, view
+    gc.collect()
+    np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(lower.contiguous(), expected[..., None])
+    assert lower.contiguous().is_contiguous()
+    lower.numpy()[...] = 0
+    assert not values.any()
+
+
+def test_gradients_flow_through_views_of_views():
+    x = Tensor(np.arange(24).reshape(2, 3, 4) / 8, requires_grad=True)
+    y = x.transpose(1, 2).narrow(1, 1, 2).reshape(4, 3).transpose(0, 1)
+    weights = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    (y * Tensor(weights)).mean().backward()
+    expected = np.zeros((2, 3, 4), np.float32)
+    expected[:, :, 1:3] = (weights.T.reshape(2, 2, 3) / 12).swapaxes(1, 2)
+    np.testing.assert_allclose(x.grad, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("data", [["a"], [[1, 2], [3]], 2**40, 1j])

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
 
-from ternio import data, manual_seed, optim
+from ternio import data, manual_seed, nn, optim
 from ternio import functional as F
 from ternio.checkpoint import load_checkpoint, save_checkpoint
 from ternio.errors import DataError, ModelError
@@ -173,7 +174,7 @@ def test_an_overflowing_gradient_lowers_the_loss_scale():
     loop = Loop(scaled, LoopConfig(steps=100, loss_scale=2.0**126), drawing(scaled, [16.0] * 100))
     result = loop.run()
     assert 0 < result.skipped < 90
-    assert loop.scale.value == 2.0 ** (126 - result.skipped)
+    assert loop.guard.scale == 2.0 ** (126 - result.skipped)
     assert np.isfinite(result.loss[-10:]).all() and not np.isfinite(result.loss[0])
     assert result.loss[-1] < result.loss[result.skipped]
 
@@ -187,15 +188,16 @@ def test_a_loss_scale_changes_no_bit():
 
 
 def test_the_loss_scale_comes_back():
-    scale = optim.LossScale(8.0, patience=3)
-    seen = []
+    parameter = nn.Parameter(1)
+    optimizer, guard, seen = optim.SGD([parameter]), optim.StepGuard(8.0, patience=3), []
     for finite in (True, False, False, True, True, True, True, True, True, True, True):
-        scale.update(finite)
-        seen.append(scale.value)
+        assert guard.update(optimizer, 1.0 if finite else math.nan) == finite
+        seen.append(guard.scale)
     assert seen == [8, 4, 2, 2, 2, 4, 4, 4, 8, 8, 8]
     for _ in range(80):
-        scale.update(False)
-    assert scale.value == optim.LossScale.LOWEST
+        guard.update(optimizer, math.inf)
+    assert guard.scale == optim.StepGuard.LOWEST
+    assert guard.skipped == 82 and guard.in_a_row == 80 - 3
 
 
 def test_patience_keeps_the_best_model():

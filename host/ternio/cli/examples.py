@@ -65,6 +65,7 @@ def load_examples(
         raise DataError(f"--part {part}: expected train or test")
     gains = parse_factors("--gain", gain, model.channels)
     mirrors = parse_factors("--mirror", mirror, model.channels)
+    notes: list[str] = []
     bare = _bare_windows(Path(source), model)
     if bare is not None:
         if mirror is not None:
@@ -73,8 +74,8 @@ def load_examples(
         places = [f"{source}#{i}" for i in range(len(bare))]
         means = np.zeros(model.channels)
     else:
-        series, classes, places, means = _labelled(source, model, part, label, example_id, layout)
-    notes: list[str] = []
+        options = {"label": label, "example_id": example_id, "layout": layout}
+        series, classes, places, means = _labelled(source, model, part, options, notes)
     lengths = {len(values) for values in series} - {model.length}
     if lengths:
         found = f"{min(lengths)} to {max(lengths)} samples"
@@ -113,9 +114,8 @@ def _labelled(
     source: str,
     model: ModelFacts,
     part: str,
-    label: str | None,
-    example_id: str | None,
-    layout: str | None,
+    options: dict[str, str | None],
+    notes: list[str],
 ) -> tuple[list[np.ndarray], list[int], list[str], np.ndarray]:
     """Series, classes, places, and the training set's mean of each channel."""
     from ternio import data
@@ -128,8 +128,10 @@ def _labelled(
         series = [x.astype(np.float64) for x in chosen.x]
         places = [f"{source} {part} #{i}" for i in range(len(series))]
     else:
-        train, test = data.read(source, label=label, example_id=example_id, layout=layout)
+        train, test = data.read(source, recording=model.channels, **options)
         raw = test if test is not None and part == "test" else train
+        if raw.recording:
+            raw = data.cut(raw, model.length, model.length, notes)
         for i, values in enumerate(raw.series):
             _check_values(raw, i, values, model.channels)
         series, names, places = raw.series, raw.labels, raw.places

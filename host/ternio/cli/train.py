@@ -57,6 +57,12 @@ def train(
     length: Annotated[
         int | None, _option(_DATA, "--length", text="Samples per window, where lengths differ.")
     ] = None,
+    window: Annotated[
+        int | None, _option(_DATA, "--window", text="Cut recordings into windows of N samples.")
+    ] = None,
+    stride: Annotated[
+        int | None, _option(_DATA, "--stride", text="Samples between windows; default N/2.")
+    ] = None,
     rate: Annotated[float | None, _option(_DATA, "--rate", text="Sampling rate in Hz.")] = None,
     nan: Annotated[
         str, _option(_DATA, "--nan", text="Missing values: refuse, interpolate, drop.")
@@ -184,6 +190,8 @@ def train(
         "id": example_id,
         "layout": layout,
         "length": length,
+        "window": window,
+        "stride": stride,
         "rate": rate,
     }
     wrong = of_task["classify"] | of_data if task == "lm" else of_task["lm"] | {"prompt": prompt}
@@ -208,6 +216,8 @@ def train(
         "example_id": example_id,
         "layout": layout,
         "length": length,
+        "window": window,
+        "stride": stride,
         "nan": nan,
         "test_fraction": test_fraction,
         "rate_hz": rate,

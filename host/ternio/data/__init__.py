@@ -12,6 +12,7 @@ from .load import basic_motions, channel_means, load, other_wrist, read, scale_a
 from .prepare import Prepared, prepare
 from .vocabulary import KINDS as VOCABULARIES
 from .vocabulary import Vocabulary
+from .windows import cut
 
 __all__ = [
     "REFERENCE_TEXT",
@@ -24,6 +25,7 @@ __all__ = [
     "Vocabulary",
     "basic_motions",
     "channel_means",
+    "cut",
     "from_int8",
     "load",
     "load_corpus",

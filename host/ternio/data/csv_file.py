@@ -1,4 +1,4 @@
-"""Reader of .csv, .tsv and .txt tables, in the two forms in which people keep labelled series.
+"""Reader of .csv, .tsv and .txt tables, in the three forms in which people keep labelled series.
 
 Long: one row per sample, with a column that says which example the row belongs to.
 
@@ -12,6 +12,13 @@ first column (as in the UCR archive), or the last where only that is text.
 
     label,ax_0,ax_1,ax_2,ay_0,ay_1,ay_2
     walk,0.1,0.2,...
+
+Recording: one row per sample, a label on every row and no examples yet; a stretch of rows with one
+label is a series, from which windows are cut later.
+
+    time,label,ax,ay,az
+    0.00,walk,0.1,0.2,9.8
+    0.01,walk,0.2,0.1,9.7
 
 The delimiter (comma, semicolon, tab, bar) is found out, and so is a decimal comma where the
 delimiter is another character. Empty cells, `?`, `NA` and `NaN` are missing values.
@@ -62,13 +69,20 @@ class Table:
         return [self.number(row, c) for c in columns]
 
 
-def read_csv(path: Path, label: str | None = None, example_id: str | None = None) -> RawDataset:
-    """Reads a labelled table in the long or the wide form.
+def read_csv(
+    path: Path,
+    label: str | None = None,
+    example_id: str | None = None,
+    recording: bool | int = False,
+) -> RawDataset:
+    """Reads a labelled table in the long, the wide or the recording form.
 
     Args:
         path: the file.
         label: name of the label column; by default one of LABEL_COLUMNS.
         example_id: name of the column that numbers the examples; by default one of ID_COLUMNS.
+        recording: without examples' numbers, take the table for a recording even if its columns are
+            numbered; an int: where it has that many channels.
 
     Raises:
         DataError: with file and line.
@@ -87,6 +101,12 @@ def read_csv(path: Path, label: str | None = None, example_id: str | None = None
         )
     id_column = _find_column(table, example_id, ID_COLUMNS)
     if id_column is None:
+        others = [c for c in range(len(table.header)) if c != label_column]
+        channels = [c for c in others if table.header[c].lower() not in TIME_COLUMNS]
+        numbered = [c for c in channels if _NUMBERED.match(table.header[c])]
+        timed = len(channels) < len(others)
+        if timed or not numbered or recording is True or recording == len(channels):
+            return _read_recording(table, label_column, others)
         return _read_wide(table, label_column)
     return _read_long(table, label_column, id_column)
 
@@ -183,6 +203,27 @@ def _read_long(table: Table, label_column: int, id_column: int) -> RawDataset:
     return RawDataset(table.name, series, labels, names, places, rows_are_samples=True, notes=notes)
 
 
+def _read_recording(table: Table, label_column: int, others: list[int]) -> RawDataset:
+    """One row per sample and no examples: each stretch of rows with one label is a series."""
+    columns, notes = channel_columns(table, others)
+    starts = [
+        row
+        for row in range(len(table.rows))
+        if row == 0 or _label(table, row, label_column) != _label(table, row - 1, label_column)
+    ]
+    values = np.array([table.numbers(row, columns) for row in range(len(table.rows))])
+    return RawDataset(
+        table.name,
+        np.split(values, starts[1:]),
+        [_label(table, row, label_column) for row in starts],
+        tuple(table.header[c] for c in columns),
+        [f"{table.name}:{table.rows[row][0]}" for row in starts],
+        rows_are_samples=True,
+        notes=notes,
+        recording=True,
+    )
+
+
 def channel_columns(table: Table, columns: list[int]) -> tuple[list[int], tuple[str, ...]]:
     """Those of some columns that are not the time, and a note where one is."""
     header = table.header or []
@@ -207,7 +248,8 @@ def _read_wide(table: Table, label_column: int) -> RawDataset:
             raise DataError(
                 f"{table.name}: column {title!r} is not numbered and there is no id column; "
                 "use one row per sample "
-                "with an 'id' column, or one row per example with columns like 'ax_0', 'ax_1', ..."
+                "with an 'id' column or --window, or one row per example with columns like 'ax_0', "
+                "'ax_1', ..."
             )
         groups.setdefault(match["name"] or "value", []).append(column)
     for name, columns in groups.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,8 @@ class RawDataset:
         classes: order of the labels where the file declares one.
         rate_hz: sampling rate, 0 when unknown.
         notes: lines for a person about how the file was read.
+        recording: the series are stretches of one label in a recording, not examples yet.
+        spans: of windows cut from series: the series of each and its first sample.
     """
 
     source: str
@@ -32,6 +34,8 @@ class RawDataset:
     classes: tuple[str, ...] | None = None
     rate_hz: float = 0.0
     notes: tuple[str, ...] = ()
+    recording: bool = False
+    spans: list[tuple[int, int]] | None = None
 
     def __len__(self) -> int:
         return len(self.series)
@@ -46,16 +50,12 @@ class RawDataset:
 
     def select(self, indices: list[int]) -> RawDataset:
         """The examples at `indices`, in that order."""
-        return RawDataset(
-            self.source,
-            [self.series[i] for i in indices],
-            [self.labels[i] for i in indices],
-            self.channels,
-            [self.places[i] for i in indices],
-            self.rows_are_samples,
-            self.classes,
-            self.rate_hz,
-            self.notes,
+        return replace(
+            self,
+            series=[self.series[i] for i in indices],
+            labels=[self.labels[i] for i in indices],
+            places=[self.places[i] for i in indices],
+            spans=[self.spans[i] for i in indices] if self.spans is not None else None,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +76,7 @@ def read(
     label: str | None = None,
     example_id: str | None = None,
     layout: str | None = None,
+    recording: bool | int = False,
 ) -> tuple[RawDataset, RawDataset | None]:
     """Reads a file, or a folder that holds a training and a test file, or one folder per class.
 
@@ -82,13 +84,15 @@ def read(
         path: .csv, .tsv, .txt, .npz, .ts, or a folder.
         label, example_id: column names for tables.
         layout: "nlc" or "ncl" for .npz.
+        recording: see read_csv().
 
     Returns:
         training series, and test series where the file or folder holds some.
     """
     path = Path(path)
     if path.is_dir():
-        return _read_folder(path, label=label, example_id=example_id, layout=layout)
+        options = {"label": label, "example_id": example_id, "layout": layout}
+        return _read_folder(path, recording=recording, **options)
     if not path.exists():
         raise DataError(f"{path}: no such file (the reference data set is called {REFERENCE!r})")
     suffix = path.suffix.lower()
@@ -97,7 +101,7 @@ def read(
     if suffix == ".ts":
         return read_ts(path), None
     if suffix in _SUFFIXES:
-        return read_csv(path, label, example_id), None
+        return read_csv(path, label, example_id, recording), None
     raise DataError(f"{path.name}: unknown kind of file; expected one of {', '.join(_SUFFIXES)}")
 
 
@@ -109,6 +113,8 @@ def load(
     example_id: str | None = None,
     layout: str | None = None,
     length: int | None = None,
+    window: int | None = None,
+    stride: int | None = None,
     nan: str = "refuse",
     test_fraction: float = 0.25,
     seed: int = 0,
@@ -121,15 +127,25 @@ def load(
         test: a file to test on; by default the one that belongs to `source`, else a part of it.
         rate_hz: sampling rate, where the file does not say it.
         label, example_id, layout: see read().
-        length, nan, test_fraction, seed: see prepare().
+        length, window, stride, nan, test_fraction, seed: see prepare().
     """
-    options = {"label": label, "example_id": example_id, "layout": layout}
+    options: dict[str, Any] = {"label": label, "example_id": example_id, "layout": layout}
+    options["recording"] = window is not None
     if str(source) == REFERENCE and not Path(source).exists():
         train, own_test = (_as_read(d, p) for d, p in zip(basic_motions(), PARTS, strict=True))
     else:
         train, own_test = read(source, **options)
     held_out = read(test, **options)[0] if test is not None else own_test
-    sets = prepare(train, held_out, length=length, nan=nan, test_fraction=test_fraction, seed=seed)
+    sets = prepare(
+        train,
+        held_out,
+        length=length,
+        window=window,
+        stride=stride,
+        nan=nan,
+        test_fraction=test_fraction,
+        seed=seed,
+    )
     if rate_hz is not None:
         if not 0 <= rate_hz < float("inf"):
             raise DataError(f"--rate {rate_hz:g}: expected a rate in Hz")
@@ -147,7 +163,7 @@ def _as_read(data: Dataset, part: str) -> RawDataset:
     )
 
 
-def _read_folder(folder: Path, **options: str | None) -> tuple[RawDataset, RawDataset | None]:
+def _read_folder(folder: Path, **options: Any) -> tuple[RawDataset, RawDataset | None]:
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
     parts = {}
     for part in PARTS:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import DataError
 from .dataset import Dataset, RawDataset
+from .windows import cut, split_in_time
 
 NAN_POLICIES = ("refuse", "interpolate", "drop")
 _LARGEST = 1e18  # the square still fits float32
@@ -32,6 +33,8 @@ def prepare(
     test: RawDataset | None = None,
     *,
     length: int | None = None,
+    window: int | None = None,
+    stride: int | None = None,
     nan: str = "refuse",
     test_fraction: float = 0.25,
     seed: int = 0,
@@ -43,6 +46,8 @@ def prepare(
         test: labelled series to test on; without them a stratified part of `train` is set aside.
         length: samples per window; longer series lose their end, shorter ones repeat their last
             sample. Needed only where lengths differ.
+        window, stride: cut the series into windows of `window` samples, one every `stride` (half a
+            window by default); the test is then split off in time (windows.py).
         nan: what to do with missing values: "refuse", "interpolate" (linearly over time, the ends
             are held) or "drop" (the whole example).
         test_fraction: part of each class that is set aside when there is no test set.
@@ -55,19 +60,46 @@ def prepare(
         raise DataError(f"--nan {nan}: expected one of {', '.join(NAN_POLICIES)}")
     if length is not None and length < 1:
         raise DataError(f"--length {length}: expected at least 1")
+    _check_windowing(window, stride, length)
     notes = list(dict.fromkeys((*train.notes, *(test.notes if test else ()))))
-    train = _fill_missing(train, nan, notes)
+    stride = stride or max(1, (window or 0) // 2)
+    train = _fill_missing(_cut(train, window, stride, notes), nan, notes)
     classes = _class_names(train, notes)
-    if test is None:
+    if test is None and window is not None:
+        _check_fraction(test_fraction)
+        train, test = split_in_time(train, classes, test_fraction, window)
+        notes.append(f"the last {len(test)} windows in time set aside, {len(train)} to train on")
+    elif test is None:
         train, test = _split(train, classes, test_fraction, seed)
         notes.append(
             f"{len(test)} of {len(train) + len(test)} examples set aside for the test (seed {seed})"
         )
     else:
-        test = _fill_missing(test, nan, notes)
+        test = _fill_missing(_cut(test, window, window or 0, notes), nan, notes)
         _check_test(train, test, classes, notes)
     length = _common_length([train, test], length, notes)
     return Prepared(_windows(train, classes, length), _windows(test, classes, length), notes)
+
+
+def _check_windowing(window: int | None, stride: int | None, length: int | None) -> None:
+    if window is None and stride is not None:
+        raise DataError(f"--stride {stride}: only with --window")
+    if window is not None and length is not None:
+        raise DataError("--window cuts recordings into windows, --length makes examples equal: one")
+    for name, value in (("window", window), ("stride", stride)):
+        if value is not None and value < 1:
+            raise DataError(f"--{name} {value}: expected at least 1")
+
+
+def _cut(raw: RawDataset, window: int | None, stride: int, notes: list[str]) -> RawDataset:
+    if window is not None:
+        return cut(raw, window, stride, notes)
+    if raw.recording:
+        raise DataError(
+            f"{raw.source}: a label on every row and no column that numbers the examples: cut it "
+            "into windows with --window SAMPLES, or add an 'id' column"
+        )
+    return raw
 
 
 def _fill_missing(raw: RawDataset, policy: str, notes: list[str]) -> RawDataset:
@@ -158,8 +190,7 @@ def _split(
     raw: RawDataset, classes: tuple[str, ...], fraction: float, seed: int
 ) -> tuple[RawDataset, RawDataset]:
     """Sets aside `fraction` of each class, at least one example of it."""
-    if not 0 < fraction < 1:
-        raise DataError(f"--test-fraction {fraction:g}: expected a number between 0 and 1")
+    _check_fraction(fraction)
     rng = np.random.default_rng(seed)
     chosen: set[int] = set()
     for name in classes:
@@ -173,6 +204,11 @@ def _split(
         chosen.update(int(i) for i in rng.permutation(members)[:count])
     everyone = range(len(raw))
     return raw.select([i for i in everyone if i not in chosen]), raw.select(sorted(chosen))
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise DataError(f"--test-fraction {fraction:g}: expected a number between 0 and 1")
 
 
 def _check_test(

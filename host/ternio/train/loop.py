@@ -164,10 +164,10 @@ class Loop:
         self.schedule = optim.SCHEDULES[config.schedule](
             self.optimizer, config.steps, config.warmup, config.floor * config.lr
         )
-        self.scale = optim.LossScale(config.loss_scale)
+        self.guard = optim.StepGuard(config.loss_scale)
         self.result = FitResult()
         self.best: dict[str, np.ndarray] | None = None
-        self.best_loss, self.skipped_in_a_row = math.inf, 0
+        self.best_loss = math.inf
         if state is not None:
             self._restore(state)
 
@@ -202,47 +202,34 @@ class Loop:
 
     def _step(self) -> None:
         """One update, or none where loss or gradient is not finite; then perhaps a validation."""
-        value, finite = self._accumulate()
-        result, optimizer, scale = self.result, self.optimizer, self.scale.value
-        what = "loss became " + str(value)
-        if finite:
-            finite = math.isfinite(optim.clip_grad_norm_(optimizer, self.config.clip * scale))
-            what = "gradient became infinite"
-        if finite:
-            if scale != 1.0:
-                optim.scale_grad_(optimizer, 1 / scale)
-            optimizer.observe(value)
-            optimizer.step()
-            self.skipped_in_a_row = 0
-        else:
+        value, result = self._accumulate(), self.result
+        finite = self.guard.update(self.optimizer, value, self.config.clip)
+        if not finite:
             self.model.context.reset()
-            result.skipped += 1
-            self.skipped_in_a_row += scale <= 1.0  # above it, a lower scale may help
-        optimizer.zero_grad()
-        self.scale.update(finite)
+        result.skipped = self.guard.skipped
         self.schedule.step()
         result.loss.append(value if finite else math.nan)
-        if self.skipped_in_a_row > MOST_SKIPPED:
-            step = len(result.loss)
-            raise ModelError(f"the {what} at step {step}; try a lower --lr")
+        if self.guard.in_a_row > MOST_SKIPPED:
+            what = "gradient became infinite" if math.isfinite(value) else f"loss became {value}"
+            raise ModelError(f"the {what} at step {len(result.loss)}; try a lower --lr")
         steps = len(result.loss)
         if self.validate and (
             steps % self.config.evaluate_every == 0 or steps == self.config.steps
         ):
             self._validate(steps)
 
-    def _accumulate(self) -> tuple[float, bool]:
-        """Gradients of one update; the mean loss, and whether it is finite."""
+    def _accumulate(self) -> float:
+        """Gradients of one update; the mean loss, or the first that is not finite."""
         parts = self.config.accumulate
-        factor, total = self.scale.value / parts, 0.0
+        factor, total = self.guard.scale / parts, 0.0
         for _ in range(parts):
             loss = self.draw(self.rng)
             value = loss.item()
             total += value / parts
             if not math.isfinite(value):
-                return value, False
+                return value
             (loss if factor == 1.0 else loss * factor).backward()
-        return total, True
+        return total
 
     def _validate(self, steps: int) -> None:
         assert self.validate is not None
@@ -278,7 +265,7 @@ class Loop:
             loss=list(result.loss),
             validation=list(result.validation),
             skipped=result.skipped,
-            loss_scale=self.scale.state(),
+            loss_scale=self.guard.state(),
             best_step=result.best_step,
             parameters=None if self.best is None else self.model.state_dict(),
         )
@@ -307,7 +294,7 @@ class Loop:
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the training state's generator is garbled ({error})") from error
         self.model.context.generator_state = state.engine_generator
-        self.scale.restore(state.loss_scale)
+        self.guard.restore(state.loss_scale, state.skipped)
         self.result = FitResult(
             loss=list(state.loss),
             validation=list(state.validation),

@@ -1,0 +1,94 @@
+/* schedule.c - around an update: clipping by the global norm, the guard against steps that are not
+ * finite, learning rates. */
+#include "internal.h"
+#include "kernels.h"
+
+/* ---- Gradients ---- */
+
+void te_scale_grad(te_optim *optim, double factor) {
+    for (int64_t i = 0; i < optim->count; i++) {
+        const te_tensor *param = optim->entries[i].param;
+        if (param->grad_set)
+            optim->ctx->kernels->scale(param->numel, (te_float)factor, param->grad, param->grad);
+    }
+}
+
+double te_clip_grad_norm(te_optim *optim, double max_norm) {
+    const te_kernels *kernels = optim->ctx->kernels;
+    double total = 0;
+    for (int64_t i = 0; i < optim->count; i++) {
+        const te_tensor *param = optim->entries[i].param;
+        if (param->grad_set) total += (double)kernels->sum_squares(param->numel, 0, param->grad);
+    }
+    const double norm = sqrt(total);
+    if (isfinite(norm) && norm > max_norm) te_scale_grad(optim, max_norm / norm);
+    return norm;
+}
+
+/* ---- Guard ---- */
+
+static const double te_lowest_scale = 1.0 / (1 << 24);
+
+void te_guard_start(te_guard *guard, double scale) {
+    *guard = (te_guard){.scale = scale, .highest = scale, .patience = 200};
+}
+
+static void te_guard_good(te_guard *guard) {
+    guard->in_a_row = 0;
+    if (++guard->good < guard->patience || guard->scale >= guard->highest) return;
+    guard->scale = fmin(guard->highest, 2 * guard->scale);
+    guard->good = 0;
+}
+
+static void te_guard_skip(te_guard *guard) {
+    guard->skipped++;
+    guard->in_a_row += guard->scale <= 1; /* above it, a lower scale may help */
+    guard->scale = fmax(te_lowest_scale, guard->scale / 2);
+    guard->good = 0;
+}
+
+int te_guard_update(te_guard *guard, te_optim *optim, double loss, double max_norm, double lr) {
+    int made = isfinite(loss) && isfinite(te_clip_grad_norm(optim, max_norm * guard->scale));
+    if (made) {
+        if (guard->scale != 1) te_scale_grad(optim, 1 / guard->scale);
+        if (te_optim_observe(optim, loss) != TE_OK || te_optim_step(optim, lr) != TE_OK) return -1;
+        te_guard_good(guard);
+    } else {
+        te_guard_skip(guard);
+    }
+    te_optim_zero_grad(optim);
+    return made;
+}
+
+/* ---- Learning rates ---- */
+
+/* The part of the way from the end of the warm-up to `total` that is done at a step; -1 before. */
+static double te_lr_part(int64_t step, int64_t warmup, int64_t total) {
+    if (step < warmup) return -1;
+    if (step >= total) return 1;
+    return (double)(step - warmup) / (double)(total - warmup);
+}
+
+double te_lr_constant(int64_t step, int64_t warmup, double lr) {
+    return step < warmup ? lr * (double)(step + 1) / (double)warmup : lr;
+}
+
+double te_lr_cosine(int64_t step, int64_t warmup, int64_t total, double lr, double floor) {
+    const double pi = 3.141592653589793, part = te_lr_part(step, warmup, total);
+    if (part < 0) return te_lr_constant(step, warmup, lr);
+    return part < 1 ? floor + (lr - floor) * 0.5 * (1 + cos(pi * part)) : floor;
+}
+
+double te_lr_linear(int64_t step, int64_t warmup, int64_t total, double lr, double floor) {
+    const double part = te_lr_part(step, warmup, total);
+    if (part < 0) return te_lr_constant(step, warmup, lr);
+    return part < 1 ? lr + (floor - lr) * part : floor;
+}
+
+double te_lr_step(int64_t step, int64_t warmup, int64_t total, double lr, double floor,
+                  double gamma, int64_t parts) {
+    const double part = te_lr_part(step, warmup, total);
+    if (part < 0) return te_lr_constant(step, warmup, lr);
+    const double most = parts > 1 ? (double)(parts - 1) : 0;
+    return fmax(floor, lr * pow(gamma, fmin(trunc(part * (double)parts), most)));
+}
