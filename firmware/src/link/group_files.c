@@ -77,30 +77,45 @@ static int begin_upload(enum slot_kind kind, uint32_t length) {
     return slots_begin(kind, length) ? 0 : ERR_STORAGE;
 }
 
-static int upload(const struct smp_request *request, zcbor_state_t *out) {
-    uint32_t off = 0, length = 0, expected, bytes;
-    struct zcbor_string data, name;
+struct block {
     enum slot_kind kind;
-    struct field fields[] = {{"off", FIELD_U32, &off, false},
-                             {"len", FIELD_U32, &length, false},
-                             {"data", FIELD_BYTES, &data, false},
+    uint32_t off, length; /* length: of the whole file, in the first block */
+    struct zcbor_string data;
+};
+
+/* Not inlined: on the stack it would lie below the check of a complete file, the deepest of all. */
+__attribute__((noinline)) static int read_block(const struct smp_request *request,
+                                                struct block *block) {
+    struct zcbor_string name;
+    struct field fields[] = {{"off", FIELD_U32, &block->off, false},
+                             {"len", FIELD_U32, &block->length, false},
+                             {"data", FIELD_BYTES, &block->data, false},
                              {"name", FIELD_TEXT, &name, false}};
-    refusal = 0;
     if (!smp_read(request, fields, 4) || !fields[0].found || !fields[2].found || !fields[3].found)
         return SMP_EINVAL;
-    if (!find_kind(&name, &kind)) return SMP_IN_GROUP(GROUP_FILES, FILE_INVALID_NAME);
-    if (off == 0) {
-        if (!fields[1].found) return SMP_EINVAL;
-        if (resumes(kind, &data, length)) return install_when_complete(kind, out);
-        int code = begin_upload(kind, length);
+    if (!block->off && !fields[1].found) return SMP_EINVAL;
+    return find_kind(&name, &block->kind) ? SMP_OK : SMP_IN_GROUP(GROUP_FILES, FILE_INVALID_NAME);
+}
+
+static int upload(const struct smp_request *request, zcbor_state_t *out) {
+    struct block block = {0};
+    uint32_t expected, bytes;
+    refusal = 0;
+    int outcome = read_block(request, &block);
+    if (outcome) return outcome;
+    if (block.off == 0) {
+        if (resumes(block.kind, &block.data, block.length))
+            return install_when_complete(block.kind, out);
+        int code = begin_upload(block.kind, block.length);
         if (code) return refuse(code);
     }
-    if (!slots_pending(kind, &expected, &bytes))
+    if (!slots_pending(block.kind, &expected, &bytes))
         return SMP_IN_GROUP(GROUP_FILES, FILE_OFFSET_NOT_VALID);
-    if (off != expected) return encoded(put_u32(out, "off", expected));
-    if (data.len > bytes - expected) return SMP_IN_GROUP(GROUP_FILES, FILE_OFFSET_TOO_LARGE);
-    if (!slots_write(kind, data.value, (uint32_t)data.len)) return refuse(ERR_STORAGE);
-    return install_when_complete(kind, out);
+    if (block.off != expected) return encoded(put_u32(out, "off", expected));
+    if (block.data.len > bytes - expected) return SMP_IN_GROUP(GROUP_FILES, FILE_OFFSET_TOO_LARGE);
+    if (!slots_write(block.kind, block.data.value, (uint32_t)block.data.len))
+        return refuse(ERR_STORAGE);
+    return install_when_complete(block.kind, out);
 }
 
 /* ---- download, status, checksums ---- */
@@ -134,7 +149,9 @@ static int status(const struct smp_request *request, zcbor_state_t *out) {
     return outcome ? outcome : encoded(put_u32(out, "len", bytes));
 }
 
-static int checksum(const struct smp_request *request, zcbor_state_t *out) {
+/* Not inlined: the stack below an upload. */
+__attribute__((noinline)) static int checksum(const struct smp_request *request,
+                                              zcbor_state_t *out) {
     uint32_t off = 0, limit = UINT32_MAX, bytes;
     struct zcbor_string name, type = {(const uint8_t *)"crc32", 5};
     const uint8_t *data;

@@ -7,6 +7,7 @@
 #include "text.h"
 
 #define CLOSING_BYTES 1u /* the byte that ends the answer's map */
+#define NO_BACKUPS    0  /* which only canonical encoding needs */
 #define MAP_MEMBERS   32u
 #define TEXT_MAX      256u
 
@@ -178,22 +179,26 @@ static bool put_error(zcbor_state_t *out, const struct smp_request *request, int
     return done && (!ours || put_text(out, "rsn", error_text(rc)));
 }
 
-/* The answer's CBOR at `to`; 0 when even an error does not fit. */
-static uint32_t answer_payload(const struct smp_request *request, uint8_t *to, uint32_t capacity) {
-    int outcome = SMP_TOO_NEW;
-    if (request->version <= 1) {
-        ZCBOR_STATE_E(out, 2, to, capacity - CLOSING_BYTES, 1);
-        bool begun = zcbor_map_start_encode(out, MAP_MEMBERS);
-        outcome = dispatch(request, out);
-        out->payload_end += CLOSING_BYTES;
-        if (!outcome && begun && zcbor_map_end_encode(out, MAP_MEMBERS))
-            return (uint32_t)(out->payload - to);
-        if (!outcome) outcome = SMP_EMSGSIZE;
-    }
-    ZCBOR_STATE_E(out, 2, to, capacity, 1);
+/* Not inlined: its CBOR state would lie on the stack below every command. */
+__attribute__((noinline)) static uint32_t
+error_payload(const struct smp_request *request, int outcome, uint8_t *to, uint32_t capacity) {
+    ZCBOR_STATE_E(out, NO_BACKUPS, to, capacity, 1);
     bool done = zcbor_map_start_encode(out, MAP_MEMBERS) && put_error(out, request, outcome) &&
                 zcbor_map_end_encode(out, MAP_MEMBERS);
     return done ? (uint32_t)(out->payload - to) : 0;
+}
+
+/* The answer's CBOR at `to`; 0 when even an error does not fit. */
+static uint32_t answer_payload(const struct smp_request *request, uint8_t *to, uint32_t capacity) {
+    if (request->version > 1) return error_payload(request, SMP_TOO_NEW, to, capacity);
+    ZCBOR_STATE_E(out, NO_BACKUPS, to, capacity - CLOSING_BYTES, 1);
+    bool begun = zcbor_map_start_encode(out, MAP_MEMBERS);
+    int outcome = dispatch(request, out);
+    out->payload_end += CLOSING_BYTES;
+    if (outcome) return error_payload(request, outcome, to, capacity);
+    if (!begun || !zcbor_map_end_encode(out, MAP_MEMBERS))
+        return error_payload(request, SMP_EMSGSIZE, to, capacity);
+    return (uint32_t)(out->payload - to);
 }
 
 uint32_t smp_handle(const uint8_t *message, uint32_t bytes, uint8_t *answer, uint32_t capacity) {
