@@ -154,11 +154,15 @@ static int te_pass_grad(te_ctx *ctx, te_tensor *t, const te_float *dy) {
     return 1;
 }
 
-/* As te_pass_grad with all of the gradient of `out`, which is not needed after it: between two
- * intermediate results the buffer itself changes hands. */
+/* Whether the buffer of the gradient of `out`, which its operation alone still needs, can become
+ * that of t: both are intermediate results of one size, and t has none yet. */
+static int te_may_hand_grad(const te_tensor *out, const te_tensor *t) {
+    return t->requires_grad && !t->grad_set && t->node >= 0 && !out->keep_grad;
+}
+
+/* As te_pass_grad with all of the gradient of `out`, by changing hands where that is possible. */
 static int te_hand_grad(te_ctx *ctx, te_tensor *out, te_tensor *t) {
-    if (!t->requires_grad || t->grad_set || t->node < 0 || out->keep_grad)
-        return te_pass_grad(ctx, t, out->grad);
+    if (!te_may_hand_grad(out, t)) return te_pass_grad(ctx, t, out->grad);
     te_float *spare = t->grad;
     t->grad = out->grad;
     t->grad_set = 1;

@@ -13,6 +13,8 @@ TE_INLINE void V(tile)(const int rows, const int vectors, const te_tile *t) {
     TE_UNROLL
     for (int i = 0; i < rows; i++) {
         a[i] = t->a + i * t->a_row;
+        TE_PREFETCH_WRITE(t->c + i * t->c_row); /* what is stored below; it arrives meanwhile */
+        if (vectors == 2) TE_PREFETCH_WRITE(t->c + i * t->c_row + V(lanes));
         sum[i][0] = V(set)(0);
         sum[i][1] = V(set)(0);
     }
@@ -97,6 +99,9 @@ static TE_TARGET void V(pack_transposed)(te_float *panel, const te_float *b, int
             TE_UNROLL
             for (int i = 0; i < V(lanes); i++)
                 v[i] = j + i < n ? V(load)(b + p + (j + i) * ld) : V(set)(0);
+            TE_UNROLL
+            for (int i = 0; i < V(lanes); i++)
+                if (j + i < n) TE_PREFETCH(b + p + 2 * V(lanes) + (j + i) * ld);
             V(transpose)(v);
             TE_UNROLL
             for (int i = 0; i < V(lanes); i++) V(store)(panel + (p + i) * width + j, v[i]);
@@ -108,12 +113,20 @@ static TE_TARGET void V(pack_transposed)(te_float *panel, const te_float *b, int
     }
 }
 
-/* panel[p][j] = b[p * ld + j], with the same padding. */
-static TE_TARGET void V(pack_rows)(te_float *panel, const te_float *b, int64_t ld, int64_t k,
-                                   int64_t n, int64_t width) {
-    for (int64_t p = 0; p < k; p++)
-        for (int64_t j = 0; j < width; j += V(lanes))
-            V(store)(panel + p * width + j, j < n ? V(load_n)(b + p * ld + j, n - j) : V(set)(0));
+/* pack[j / wide][p][j % wide] = b[p * ld + j] for p < k, j < n, row by row, as memory likes it; the
+ * last panel has one vector where that is enough, and zeros after column n. */
+static TE_TARGET void V(pack_rows)(te_float *pack, const te_float *b, int64_t ld, int64_t k,
+                                   int64_t n) {
+    const int64_t wide = 2 * V(lanes);
+    for (int64_t p = 0; p < k; p++, b += ld) {
+        for (int64_t j = 0; j < n; j += wide) {
+            const int64_t width = n - j <= V(lanes) ? V(lanes) : wide;
+            te_float *panel = pack + j * k + p * width;
+            V(store)(panel, V(load_n)(b + j, n - j));
+            if (width == wide)
+                V(store)(panel + V(lanes), V(load_n)(b + j + V(lanes), n - j - V(lanes)));
+        }
+    }
 }
 
 /* Products of one block of b (k <= TE_BLOCK_K rows, n <= TE_BLOCK_N columns) with all rows of a. */
@@ -123,6 +136,7 @@ static TE_TARGET void V(gemm_block)(const te_gemm *g, te_float *pack, int64_t j0
     const int transposed = g->b_col != 1;
     const int first = p0 == 0, last = p0 + k == g->k;
     const int direct = !transposed && (g->m <= TE_DIRECT_ROWS || k * g->b_row <= TE_DIRECT_FLOATS);
+    if (!transposed && !direct) V(pack_rows)(pack, g->b + p0 * g->b_row + j0, g->b_row, k, n);
     for (int64_t i0 = 0; i0 < g->m; i0 += TE_BLOCK_M) {
         const int64_t i1 = i0 + TE_BLOCK_M < g->m ? i0 + TE_BLOCK_M : g->m;
         for (int64_t j = 0; j < n; j += wide) {
@@ -143,8 +157,8 @@ static TE_TARGET void V(gemm_block)(const te_gemm *g, te_float *pack, int64_t j0
             } else {
                 if (i0 == 0 && transposed)
                     V(pack_transposed)(panel, b, g->b_col, k, columns, width);
-                else if (i0 == 0)
-                    V(pack_rows)(panel, b, g->b_row, k, columns, width);
+                else if (i0 == 0 && direct)
+                    V(pack_rows)(panel, b, g->b_row, k, columns);
                 t.b = panel;
                 t.b_row = width;
             }

@@ -14,7 +14,9 @@
 #else
 #define TE_UNROLL _Pragma("GCC unroll 16")
 #endif
-#define TE_PORTABLE_BYTES 16
+#define TE_PREFETCH(p)       __builtin_prefetch(p)
+#define TE_PREFETCH_WRITE(p) __builtin_prefetch(p, 1)
+#define TE_PORTABLE_BYTES    16
 /* Vectors for sums in double, which are wider than the instruction set's on some. */
 typedef double te_double4 __attribute__((vector_size(32)));
 typedef int64_t te_long4 __attribute__((vector_size(32)));
@@ -23,7 +25,9 @@ typedef te_float te_float4
 #else
 #define TE_ALWAYS_INLINE
 #define TE_UNROLL
-#define TE_PORTABLE_BYTES 0
+#define TE_PREFETCH(p)       ((void)(p))
+#define TE_PREFETCH_WRITE(p) ((void)(p))
+#define TE_PORTABLE_BYTES    0
 #endif
 
 #ifdef TE_DOUBLE
@@ -45,6 +49,8 @@ typedef int te_int;
 /* Read from element 8 - n, a vector whose first n lanes are set. */
 static const te_int te_lane_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 
+static const te_float te_count[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 /* 2 sqrt(2/pi) and that times 0.044715 */
 #define TE_GELU_LINEAR ((te_float)1.5957691216057308)
 #define TE_GELU_CUBIC  ((te_float)0.07135481627260025)
@@ -60,6 +66,16 @@ static const te_int te_lane_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
     __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
 #define TE_ZIP_HIGH_16(a, b)                                                                       \
     __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+
+/* Joins the lanes of v by `join`, over ever smaller distances. */
+#define TE_FOLD_2(v, join) v = join(v, __builtin_shufflevector(v, v, 1, 0))
+#define TE_FOLD_4(v, join)                                                                         \
+    v = join(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));                                        \
+    v = join(v, __builtin_shufflevector(v, v, 1, 0, 3, 2))
+#define TE_FOLD_8(v, join)                                                                         \
+    v = join(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3));                            \
+    v = join(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5));                            \
+    v = join(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6))
 
 /* `products` made the matrix kernels, `suffix` the passes over rows. */
 #define TE_TABLE(label, products, suffix)                                                          \
@@ -81,6 +97,8 @@ static const te_int te_lane_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
         .ternarize = te_ternarize_##suffix,                                                        \
         .exp_row = te_exp_row_##suffix,                                                            \
         .softmax_back = te_softmax_back_##suffix,                                                  \
+        .softmax_columns = te_softmax_columns_##suffix,                                            \
+        .softmax_columns_back = te_softmax_columns_back_##suffix,                                  \
         .activation[TE_ACT_RELU] = {te_relu_##suffix, te_relu_back_##suffix},                      \
         .activation[TE_ACT_SIGMOID] = {te_sigmoid_##suffix, te_sigmoid_back_##suffix},             \
         .activation[TE_ACT_TANH] = {te_tanh_##suffix, te_tanh_back_##suffix},                      \
@@ -90,10 +108,8 @@ static const te_int te_lane_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
         .activation[TE_ACT_LOG] = {te_log_##suffix, te_log_back_##suffix},                         \
         .gated[TE_GATED_SWIGLU] = {te_swiglu_##suffix, te_swiglu_back_##suffix},                   \
         .gated[TE_GATED_GEGLU] = {te_geglu_##suffix, te_geglu_back_##suffix},                      \
-        .normalize = te_normalize_##suffix,                                                        \
-        .normalize_back = te_normalize_back_##suffix,                                              \
-        .norm_sums = te_norm_sums_##suffix,                                                        \
-        .gain_back = te_gain_back_##suffix,                                                        \
+        .norm = te_norm_##suffix,                                                                  \
+        .norm_back = te_norm_back_##suffix,                                                        \
         .rotate = te_rotate_##suffix,                                                              \
         .adam = te_adam_##suffix,                                                                  \
     }
@@ -132,9 +148,11 @@ static const te_int te_lane_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 #ifdef TE_DOUBLE
 #define TE_ZIP_LOW  TE_ZIP_LOW_2
 #define TE_ZIP_HIGH TE_ZIP_HIGH_2
+#define TE_FOLD     TE_FOLD_2
 #else
 #define TE_ZIP_LOW  TE_ZIP_LOW_4
 #define TE_ZIP_HIGH TE_ZIP_HIGH_4
+#define TE_FOLD     TE_FOLD_4
 #endif
 #include "simd.h"
 #include "gemm.h"
@@ -153,6 +171,9 @@ TE_TABLE(TE_PORTABLE_NAME, portable, portable);
 #ifdef TE_DOUBLE
 #define TE_ZIP_LOW                  TE_ZIP_LOW_4
 #define TE_ZIP_HIGH                 TE_ZIP_HIGH_4
+#define TE_FOLD                     TE_FOLD_4
+#define TE_MAX                      __builtin_ia32_maxpd256
+#define TE_MIN                      __builtin_ia32_minpd256
 #define TE_FUSED                    __builtin_ia32_vfmaddpd256
 #define TE_GCC_SQUARE_ROOT(a)       __builtin_ia32_sqrtpd256(a)
 #define TE_MASKED_LOAD(p, mask)     __builtin_ia32_maskloadpd256((const te_vec_avx2 *)(p), mask)
@@ -160,6 +181,9 @@ TE_TABLE(TE_PORTABLE_NAME, portable, portable);
 #else
 #define TE_ZIP_LOW                  TE_ZIP_LOW_8
 #define TE_ZIP_HIGH                 TE_ZIP_HIGH_8
+#define TE_FOLD                     TE_FOLD_8
+#define TE_MAX                      __builtin_ia32_maxps256
+#define TE_MIN                      __builtin_ia32_minps256
 #define TE_FUSED                    __builtin_ia32_vfmaddps256
 #define TE_GCC_SQUARE_ROOT(a)       __builtin_ia32_sqrtps256(a)
 #define TE_MASKED_LOAD(p, mask)     __builtin_ia32_maskloadps256((const te_vec_avx2 *)(p), mask)

@@ -46,8 +46,12 @@ typedef struct {
     const te_float *row_scale, *bias;
 } te_tile;
 
+/* Rows [rows, n] of the backward pass of a norm; see rows.h. */
 typedef struct {
-    te_float mean, rstd, offset, slope;
+    int64_t n;
+    int centred, accumulate;
+    const te_float *x, *dy, *gain, *stats;
+    te_float *dx, *dgain, *dbias;
 } te_norm_back;
 
 /* p = p * keep - rate * m / (sqrt(v) * root_correction + eps), with l2 * p added to the gradient */
@@ -100,19 +104,17 @@ struct te_kernels {
                         te_float *largest);
     void (*softmax_back)(int64_t n, te_float factor, te_float inner, const te_float *p,
                          const te_float *dp, te_float *dx, int accumulate);
+    void (*softmax_columns)(int64_t keys, int64_t columns, int64_t seen, te_float factor,
+                            te_float *s);
+    void (*softmax_columns_back)(int64_t keys, int64_t columns, te_float factor, const te_float *p,
+                                 te_float *dp);
     te_activation_kernel activation[TE_ACT_COUNT];
     te_gated_kernel gated[TE_GATED_COUNT];
-    void (*normalize)(int64_t n, te_float mean, te_float rstd, const te_float *x,
-                      const te_float *gain, const te_float *bias, te_float *y);
-    void (*normalize_back)(int64_t n, const te_norm_back *c, const te_float *x,
-                           const te_float *gain, const te_float *dy, te_float *dx, int accumulate);
-    void (*norm_sums)(int64_t n, te_float mean, const te_float *x, const te_float *gain,
-                      const te_float *dy, te_float *with_gain, te_float *with_x);
-    void (*gain_back)(int64_t n, te_float mean, te_float rstd, const te_float *x,
-                      const te_float *dy, te_float *dgain);
-    void (*rotate)(int64_t n, te_float direction, const te_float *c, const te_float *s,
-                   const te_float *first, const te_float *second, te_float *y_first,
-                   te_float *y_second, int accumulate);
+    void (*norm)(int64_t rows, int64_t n, int centred, te_float eps, const te_float *x,
+                 const te_float *gain, const te_float *bias, te_float *y, te_float *stats);
+    void (*norm_back)(int64_t rows, const te_norm_back *c);
+    void (*rotate)(int64_t heads, int64_t n, te_float direction, const te_float *c,
+                   const te_float *s, const te_float *x, te_float *y, int accumulate);
     void (*adam)(int64_t n, const te_adam_step *s, const te_float *grad, te_float *param,
                  te_float *m, te_float *v);
 };

@@ -50,12 +50,13 @@ static void te_rope_range(void *argument, int thread, int64_t first, int64_t las
     (void)thread;
     for (int64_t r = first; r < last; r++) {
         const te_float *c = w->angles + r % w->time * head_dim, *s = c + half;
+        if (w->node->ints[1] == TE_ROPE_SPLIT_HALF) {
+            w->ctx->kernels->rotate(heads, half, w->direction, c, s, from, to, w->accumulate);
+            from += w->width;
+            to += w->width;
+            continue;
+        }
         for (int64_t h = 0; h < heads; h++, from += head_dim, to += head_dim) {
-            if (w->node->ints[1] == TE_ROPE_SPLIT_HALF) {
-                w->ctx->kernels->rotate(half, w->direction, c, s, from, from + half, to, to + half,
-                                        w->accumulate);
-                continue;
-            }
             for (int64_t i = 0; i < half; i++) {
                 te_float u = from[2 * i], v = from[2 * i + 1], sine = w->direction * s[i];
                 te_float a = u * c[i] - v * sine, b = u * sine + v * c[i];
@@ -108,26 +109,34 @@ te_tensor *te_rope(te_ctx *ctx, te_tensor *x, int64_t head_dim, int pairing, dou
     return te_record(ctx, &node, y);
 }
 
+/* Turns back, in the place of the result's gradient where nobody needs that any more. */
 static int te_rope_backward(te_ctx *ctx, te_node *node) {
-    te_tensor *x = node->in[0];
+    te_tensor *x = node->in[0], *y = node->out;
     int accumulate = 0;
     const te_float *angles =
         te_rope_angles(ctx, node->ints[0], x->shape[x->ndim - 2], node->floats[0], node->ints[2]);
-    te_float *dx = angles ? te_grad_buffer(x, &accumulate) : NULL;
+    if (!angles) return 0;
+    if (te_may_hand_grad(y, x)) {
+        te_rope_apply(ctx, x, node, angles, -1, y->grad, y->grad, 0);
+        return te_hand_grad(ctx, y, x);
+    }
+    te_float *dx = te_grad_buffer(x, &accumulate);
     if (!dx) return 0;
-    te_rope_apply(ctx, x, node, angles, -1, node->out->grad, dx, accumulate);
+    te_rope_apply(ctx, x, node, angles, -1, y->grad, dx, accumulate);
     return 1;
 }
 
 /* ---- Attention (arXiv 1706.03762, grouped queries 2305.13245) ---- */
 
-/* Queries are taken in blocks of this many rows, so that a causal mask saves work. */
-enum { TE_QUERY_BLOCK = 32 };
+/* Queries are taken in blocks, so that a causal mask saves work. Scores and probabilities of a
+ * block are kept with queries side by side, [keys, columns], so that a softmax runs down the
+ * columns and needs no sums across a vector; columns beyond the last query hold what nobody reads.
+ */
+enum { TE_QUERY_BLOCK = 32, TE_QUERY_ALIGN = 16 };
 
 typedef struct {
     int64_t batch, time, key_time, heads, kv_heads, head_dim, group;
     int64_t q_row, kv_row; /* widths of q and of k, v */
-    int64_t padded;        /* key_time rounded up for the transposed copies */
     int causal;
     te_float scale;
 } te_attention_dims;
@@ -173,7 +182,6 @@ static int te_attention_check(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor
                              .group = heads / kv_heads,
                              .q_row = te_width(q),
                              .kv_row = te_width(k),
-                             .padded = (key_time + 15) / 16 * 16,
                              .causal = causal != 0,
                              .scale = (te_float)(1.0 / sqrt((double)head_dim))};
     d->batch = time ? q->numel / (time * d->q_row) : 0;
@@ -200,37 +208,54 @@ static void te_multiply(te_ctx *ctx, int thread, int64_t m, int64_t n, int64_t k
     ctx->kernels->gemm(&g, te_pack_of(ctx, thread));
 }
 
-/* Floats that the probabilities of one head take: a block of queries has as many columns as its
- * last query sees keys, and the blocks follow each other. */
+/* Queries first to first + rows - 1, and the keys that any of them sees. */
+typedef struct {
+    int64_t first, rows, columns, keys;
+    te_float *p; /* [keys, columns] */
+} te_query_block;
+
+static te_query_block te_query_block_at(const te_attention_dims *d, int64_t first, te_float *p) {
+    const int64_t rows = d->time - first < TE_QUERY_BLOCK ? d->time - first : TE_QUERY_BLOCK;
+    return (te_query_block){first, rows,
+                            (rows + TE_QUERY_ALIGN - 1) / TE_QUERY_ALIGN * TE_QUERY_ALIGN,
+                            te_keys_seen(d, first + rows - 1), p};
+}
+
+/* Floats that the probabilities of one head take: those of its blocks follow each other. */
 static int64_t te_head_floats(const te_attention_dims *d) {
     int64_t floats = 0;
-    for (int64_t t0 = 0; t0 < d->time; t0 += TE_QUERY_BLOCK) {
-        const int64_t rows = d->time - t0 < TE_QUERY_BLOCK ? d->time - t0 : TE_QUERY_BLOCK;
-        floats += rows * te_keys_seen(d, t0 + rows - 1);
+    for (int64_t t = 0; t < d->time; t += TE_QUERY_BLOCK) {
+        const te_query_block block = te_query_block_at(d, t, NULL);
+        floats += block.keys * block.columns;
     }
     return floats;
 }
 
-/* One head: probabilities p and output o (rows of stride q_row) from q, the transposed keys
- * k_t [head_dim, padded] and v. */
+/* A head's rows of k or v side by side: [key_time, head_dim] */
+static void te_gather_head(const te_attention_dims *d, const te_float *from, te_float *to) {
+    for (int64_t i = 0; i < d->key_time; i++)
+        memcpy(to + i * d->head_dim, from + i * d->kv_row, (size_t)d->head_dim * sizeof *to);
+}
+
+/* Floats of a thread's scratch: for keys or values gathered, a block of queries transposed and a
+ * block of gradients of scores. */
+static int64_t te_attention_scratch(const te_attention_dims *d) {
+    return d->key_time * d->head_dim + (d->head_dim + d->key_time) * TE_QUERY_BLOCK;
+}
+
+/* One head: probabilities p and output o (rows of stride q_row) from q, k and the gathered v. */
 static void te_attention_head(te_ctx *ctx, int thread, const te_attention_dims *d,
-                              const te_float *q, const te_float *k_t, const te_float *v,
-                              te_float *p, te_float *o) {
-    for (int64_t t0 = 0; t0 < d->time; t0 += TE_QUERY_BLOCK) {
-        const int64_t rows = d->time - t0 < TE_QUERY_BLOCK ? d->time - t0 : TE_QUERY_BLOCK;
-        const int64_t keys = te_keys_seen(d, t0 + rows - 1);
-        te_multiply(ctx, thread, rows, keys, d->head_dim, q + t0 * d->q_row, d->q_row, 1, k_t,
-                    d->padded, p, keys, 0);
-        for (int64_t r = 0; r < rows; r++) {
-            const int64_t seen = te_keys_seen(d, t0 + r);
-            te_float *row = p + r * keys, largest;
-            te_float total = ctx->kernels->exp_row(seen, d->scale, row, row, &largest);
-            ctx->kernels->scale(seen, (te_float)1 / total, row, row);
-            te_clear_floats(row + seen, keys - seen);
-        }
-        te_multiply(ctx, thread, rows, d->head_dim, keys, p, keys, 1, v, d->kv_row,
-                    o + t0 * d->q_row, d->q_row, 0);
-        p += rows * keys;
+                              const te_float *q, const te_float *k, const te_float *v,
+                              te_float *q_t, te_float *p, te_float *o) {
+    for (int64_t t = 0; t < d->time; t += TE_QUERY_BLOCK) {
+        const te_query_block b = te_query_block_at(d, t, p);
+        ctx->kernels->transpose(q_t, q + t * d->q_row, d->q_row, d->head_dim, b.rows, b.columns);
+        te_multiply(ctx, thread, b.keys, b.columns, d->head_dim, k, d->kv_row, 1, q_t, b.columns, p,
+                    b.columns, 0);
+        ctx->kernels->softmax_columns(b.keys, b.columns, te_keys_seen(d, t), d->scale, p);
+        te_multiply(ctx, thread, b.rows, d->head_dim, b.keys, p, 1, b.columns, v, d->head_dim,
+                    o + t * d->q_row, d->q_row, 0);
+        p += b.keys * b.columns;
     }
 }
 
@@ -241,7 +266,7 @@ typedef struct {
     te_attention_dims d;
     const te_float *q, *k, *v;
     te_float *o, *p;
-    te_float *k_t;       /* per thread [head_dim, padded] */
+    te_float *scratch;   /* te_attention_scratch() of each thread */
     int64_t head_floats; /* of p; 0 where threads have one head's each, at p + thread * p_thread */
     int64_t p_thread;
 } te_attention_work;
@@ -249,16 +274,17 @@ typedef struct {
 static void te_attention_range(void *argument, int thread, int64_t first, int64_t last) {
     const te_attention_work *w = argument;
     const te_attention_dims *d = &w->d;
-    te_float *k_t = w->k_t + thread * d->head_dim * d->padded;
+    te_float *values = w->scratch + thread * te_attention_scratch(d);
+    te_float *q_t = values + d->key_time * d->head_dim;
     for (int64_t i = first; i < last; i++) {
         const int64_t b = i / d->kv_heads, kv_head = i % d->kv_heads;
         const int64_t kv_at = b * d->key_time * d->kv_row + kv_head * d->head_dim;
-        w->ctx->kernels->transpose(k_t, w->k + kv_at, d->kv_row, d->head_dim, d->key_time,
-                                   d->padded);
+        te_gather_head(d, w->v + kv_at, values);
         for (int64_t head = kv_head * d->group; head < (kv_head + 1) * d->group; head++) {
             const int64_t q_at = b * d->time * d->q_row + head * d->head_dim;
             te_float *p = w->p + thread * w->p_thread + (b * d->heads + head) * w->head_floats;
-            te_attention_head(w->ctx, thread, d, w->q + q_at, k_t, w->v + kv_at, p, w->o + q_at);
+            te_attention_head(w->ctx, thread, d, w->q + q_at, w->k + kv_at, values, q_t, p,
+                              w->o + q_at);
         }
     }
 }
@@ -276,11 +302,11 @@ te_tensor *te_attention(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor *v, i
     const int64_t head_floats = te_head_floats(&d);
     te_tensor *o = te_tensor_like(ctx, q);
     te_float *p = te_alloc_floats(ctx, (keep ? d.batch * heads : ctx->threads) * head_floats);
-    te_float *k_t = te_alloc_floats(ctx, ctx->threads * d.head_dim * d.padded);
-    if (!o || !p || !k_t) {
+    te_float *scratch = te_alloc_floats(ctx, ctx->threads * te_attention_scratch(&d));
+    if (!o || !p || !scratch) {
         te_release(o);
         te_free(ctx, p);
-        te_free(ctx, k_t);
+        te_free(ctx, scratch);
         return NULL;
     }
     te_attention_work work = {.ctx = ctx,
@@ -290,11 +316,11 @@ te_tensor *te_attention(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor *v, i
                               .v = te_values(v),
                               .o = te_values(o),
                               .p = p,
-                              .k_t = k_t,
+                              .scratch = scratch,
                               .head_floats = keep ? head_floats : 0,
                               .p_thread = keep ? 0 : head_floats};
     te_share(ctx, d.batch * kv_heads, te_attention_grain(&d), te_attention_range, &work);
-    te_free(ctx, k_t);
+    te_free(ctx, scratch);
     te_node node = {.op = TE_OP_ATTENTION,
                     .n_in = 3,
                     .in = {q, k, v},
@@ -306,51 +332,50 @@ te_tensor *te_attention(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor *v, i
     return te_record(ctx, &node, o);
 }
 
-/* Pointers to one head; the gradients are NULL where none is wanted. */
+/* Pointers to one head; the gradients are NULL where none is wanted, and added to where
+ * `accumulate_` says so, else overwritten. */
 typedef struct {
-    const te_float *q, *k, *v, *p, *d_out;
-    te_float *dq, *dk, *dv;
-    te_float *v_t; /* scratch [head_dim, padded]: the values transposed */
-    te_float *ds;  /* scratch [TE_QUERY_BLOCK, key_time] */
+    const te_float *q, *k, *v, *d_out;
+    te_float *p, *dq, *dk, *dv;
+    int accumulate_q, accumulate_k, accumulate_v;
+    te_float *keys; /* scratch [key_time, head_dim]: the keys gathered */
+    te_float *d_t;  /* scratch [head_dim, TE_QUERY_BLOCK]: do of a block, transposed */
+    te_float *ds;   /* scratch [key_time, TE_QUERY_BLOCK] */
 } te_attention_back;
 
-/* dv += p^T do;  dp = do v^T;  ds = p (dp - sum(p dp)) scale;  dq += ds k;  dk += ds^T q */
+/* dv += p^T do;  dp = do v^T;  ds = p (dp - sum(p dp)) scale;  dq = ds k;  dk += ds^T q. The last
+ * block, which sees all keys, comes first, so that it can overwrite dk and dv. */
 static void te_attention_head_backward(te_ctx *ctx, int thread, const te_attention_dims *d,
-                                       const te_attention_back *h) {
-    const te_float *p = h->p;
-    for (int64_t t0 = 0; t0 < d->time; t0 += TE_QUERY_BLOCK) {
-        const int64_t rows = d->time - t0 < TE_QUERY_BLOCK ? d->time - t0 : TE_QUERY_BLOCK;
-        const int64_t keys = te_keys_seen(d, t0 + rows - 1);
-        const te_float *d_out = h->d_out + t0 * d->q_row;
-        if (h->dv) {
-            te_multiply(ctx, thread, keys, d->head_dim, rows, p, 1, keys, d_out, d->q_row, h->dv,
-                        d->kv_row, 1);
+                                       te_attention_back *h) {
+    te_float *p = h->p + te_head_floats(d);
+    for (int64_t t = (d->time - 1) / TE_QUERY_BLOCK * TE_QUERY_BLOCK; t >= 0; t -= TE_QUERY_BLOCK) {
+        const te_query_block b = te_query_block_at(d, t, p);
+        const te_float *d_out = h->d_out + t * d->q_row;
+        p -= b.keys * b.columns;
+        if (h->dv)
+            te_multiply(ctx, thread, b.keys, d->head_dim, b.rows, p, b.columns, 1, d_out, d->q_row,
+                        h->dv, d->kv_row, h->accumulate_v);
+        if (h->dq || h->dk) {
+            ctx->kernels->transpose(h->d_t, d_out, d->q_row, d->head_dim, b.rows, b.columns);
+            te_multiply(ctx, thread, b.keys, b.columns, d->head_dim, h->v, d->kv_row, 1, h->d_t,
+                        b.columns, h->ds, b.columns, 0);
+            ctx->kernels->softmax_columns_back(b.keys, b.columns, d->scale, p, h->ds);
         }
-        te_multiply(ctx, thread, rows, keys, d->head_dim, d_out, d->q_row, 1, h->v_t, d->padded,
-                    h->ds, keys, 0);
-        for (int64_t r = 0; r < rows; r++) {
-            const int64_t seen = te_keys_seen(d, t0 + r);
-            te_float *row = h->ds + r * keys;
-            te_float inner = ctx->kernels->dot(seen, p + r * keys, row);
-            ctx->kernels->softmax_back(seen, d->scale, inner, p + r * keys, row, row, 0);
-            te_clear_floats(row + seen, keys - seen);
-        }
-        if (h->dq) {
-            te_multiply(ctx, thread, rows, d->head_dim, keys, h->ds, keys, 1, h->k, d->kv_row,
-                        h->dq + t0 * d->q_row, d->q_row, 1);
-        }
-        if (h->dk) {
-            te_multiply(ctx, thread, keys, d->head_dim, rows, h->ds, 1, keys, h->q + t0 * d->q_row,
-                        d->q_row, h->dk, d->kv_row, 1);
-        }
-        p += rows * keys;
+        if (h->dq)
+            te_multiply(ctx, thread, b.rows, d->head_dim, b.keys, h->ds, 1, b.columns, h->keys,
+                        d->head_dim, h->dq + t * d->q_row, d->q_row, h->accumulate_q);
+        if (h->dk)
+            te_multiply(ctx, thread, b.keys, d->head_dim, b.rows, h->ds, b.columns, 1,
+                        h->q + t * d->q_row, d->q_row, h->dk, d->kv_row, h->accumulate_k);
+        h->accumulate_k = h->accumulate_v = 1;
     }
 }
 
 typedef struct {
     te_ctx *ctx;
     te_attention_dims d;
-    te_attention_back all; /* of the first head; ds and v_t of the first thread */
+    te_attention_back all; /* of the first head */
+    te_float *scratch;     /* te_attention_scratch() of each thread */
     int64_t head_floats;
 } te_attention_back_work;
 
@@ -365,23 +390,31 @@ static void te_attention_back_range(void *argument, int thread, int64_t first, i
     for (int64_t i = first; i < last; i++) {
         const int64_t b = i / d->kv_heads, kv_head = i % d->kv_heads;
         const int64_t kv_at = b * d->key_time * d->kv_row + kv_head * d->head_dim;
-        te_float *v_t = all->v_t + thread * d->head_dim * d->padded;
-        w->ctx->kernels->transpose(v_t, all->v + kv_at, d->kv_row, d->head_dim, d->key_time,
-                                   d->padded);
+        te_attention_back h = *all;
+        h.keys = w->scratch + thread * te_attention_scratch(d);
+        h.d_t = h.keys + d->key_time * d->head_dim;
+        h.ds = h.d_t + d->head_dim * TE_QUERY_BLOCK;
+        h.k += kv_at;
+        h.v += kv_at;
+        h.dk = te_shifted(h.dk, kv_at);
+        h.dv = te_shifted(h.dv, kv_at);
+        te_gather_head(d, h.k, h.keys);
         for (int64_t head = kv_head * d->group; head < (kv_head + 1) * d->group; head++) {
             const int64_t q_at = b * d->time * d->q_row + head * d->head_dim;
-            te_attention_back h = {.q = all->q + q_at,
-                                   .k = all->k + kv_at,
-                                   .v_t = v_t,
-                                   .p = all->p + (b * d->heads + head) * w->head_floats,
-                                   .d_out = all->d_out + q_at,
-                                   .dq = te_shifted(all->dq, q_at),
-                                   .dk = te_shifted(all->dk, kv_at),
-                                   .dv = te_shifted(all->dv, kv_at),
-                                   .ds = all->ds + thread * TE_QUERY_BLOCK * d->key_time};
+            h.q = all->q + q_at;
+            h.d_out = all->d_out + q_at;
+            h.dq = te_shifted(all->dq, q_at);
+            h.p = all->p + (b * d->heads + head) * w->head_floats;
             te_attention_head_backward(w->ctx, thread, d, &h);
         }
     }
+}
+
+/* The gradient buffer of t, zeroed when the passes over it come in any order. */
+static te_float *te_attention_grad(te_tensor *t, int any_order, int *accumulate) {
+    if (!any_order) return te_grad_buffer(t, accumulate);
+    *accumulate = 1;
+    return te_grad_sum_buffer(t);
 }
 
 static int te_attention_backward(te_ctx *ctx, te_node *node) {
@@ -391,12 +424,14 @@ static int te_attention_backward(te_ctx *ctx, te_node *node) {
     te_attention_back *all = &work.all;
     if (!te_attention_check(ctx, q, k, v, node->ints[0], node->ints[1], (int)node->ints[2], d))
         return 0;
+    /* A tensor in two places gets its gradient from both; without queries there is no pass. */
+    const int any_order = q == k || q == v || k == v || q->numel == 0;
     int done = 0;
-    all->ds = te_alloc_floats(ctx, ctx->threads * TE_QUERY_BLOCK * d->key_time);
-    all->v_t = te_alloc_floats(ctx, ctx->threads * d->head_dim * d->padded);
-    if (!all->ds || !all->v_t || (q->requires_grad && !(all->dq = te_grad_sum_buffer(q))) ||
-        (k->requires_grad && !(all->dk = te_grad_sum_buffer(k))) ||
-        (v->requires_grad && !(all->dv = te_grad_sum_buffer(v))))
+    work.scratch = te_alloc_floats(ctx, ctx->threads * te_attention_scratch(d));
+    if (!work.scratch ||
+        (q->requires_grad && !(all->dq = te_attention_grad(q, any_order, &all->accumulate_q))) ||
+        (k->requires_grad && !(all->dk = te_attention_grad(k, any_order, &all->accumulate_k))) ||
+        (v->requires_grad && !(all->dv = te_attention_grad(v, any_order, &all->accumulate_v))))
         goto end;
     all->q = te_values(q);
     all->k = te_values(k);
@@ -407,7 +442,6 @@ static int te_attention_backward(te_ctx *ctx, te_node *node) {
     te_share(ctx, d->batch * d->kv_heads, te_attention_grain(d), te_attention_back_range, &work);
     done = 1;
 end:
-    te_free(ctx, all->ds);
-    te_free(ctx, all->v_t);
+    te_free(ctx, work.scratch);
     return done;
 }

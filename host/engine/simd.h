@@ -28,30 +28,39 @@ TE_INLINE void V(store)(te_float *p, V(vec) v) {
 TE_INLINE V(vec) V(select)(V(ivec) mask, V(vec) yes, V(vec) no) {
     return (V(vec))((mask & (V(ivec))yes) | (~mask & (V(ivec))no));
 }
-/* Both keep a NaN in their first argument. */
+/* Both keep a NaN in their first argument, and give the first of equals. */
 TE_INLINE V(vec) V(max)(V(vec) a, V(vec) b) {
+#if defined(TE_MAX)
+    return TE_MAX(b, a);
+#else
     return V(select)(b > a, b, a);
+#endif
 }
 TE_INLINE V(vec) V(min)(V(vec) a, V(vec) b) {
+#if defined(TE_MIN)
+    return TE_MIN(b, a);
+#else
     return V(select)(b < a, b, a);
+#endif
 }
 TE_INLINE V(vec) V(abs)(V(vec) a) {
-    return V(max)(a, -a);
+    return (V(vec))((V(ivec))a & ~(V(ivec))V(set)((te_float)-0.0));
 }
 
-/* Reductions: each round adds the two halves of a vector and leaves every sum twice, so that after
- * log2(lanes) rounds all lanes hold the total; the order is the same on every run. */
+#if defined(TE_FOLD)
+/* Reductions: each round joins every lane with the one half, a quarter, ... of a vector away, until
+ * all lanes hold the result; the order is the same on every run. */
 TE_INLINE te_float V(sum)(V(vec) v) {
-    TE_UNROLL
-    for (int width = V(lanes); width > 1; width /= 2) v = TE_ZIP_LOW(v, v) + TE_ZIP_HIGH(v, v);
+#define TE_PLUS(a, b) ((a) + (b))
+    TE_FOLD(v, TE_PLUS);
+#undef TE_PLUS
     return v[0];
 }
 TE_INLINE te_float V(largest)(V(vec) v) {
-    TE_UNROLL
-    for (int width = V(lanes); width > 1; width /= 2)
-        v = V(max)(TE_ZIP_LOW(v, v), TE_ZIP_HIGH(v, v));
+    TE_FOLD(v, V(max));
     return v[0];
 }
+#endif
 
 /* The first n < lanes elements; the other lanes get `fill`. */
 TE_INLINE V(vec) V(load_part)(const te_float *p, int64_t n, te_float fill) {

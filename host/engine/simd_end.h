@@ -8,6 +8,9 @@
 #undef TE_ZIP_LOW
 #undef TE_ZIP_HIGH
 #undef TE_FUSED
+#undef TE_FOLD
+#undef TE_MAX
+#undef TE_MIN
 #undef TE_GCC_SQUARE_ROOT
 #undef TE_MASKED_LOAD
 #undef TE_MASKED_STORE
