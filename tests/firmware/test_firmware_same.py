@@ -107,7 +107,7 @@ def on_board(virtual, tmp_path, name: str, blob: bytes, ask) -> str:
 
 
 def test_logits_of_motion_are_the_same_on_every_core(virtual, tmp_path):
-    assert len({motion(name) for name in BOARDS}) > 2
+    assert len({motion(name) for name in BOARDS}) > 1  # layouts of weights
     session = Session(Model(motion()))
     here = checksum(session.infer(window).tobytes() for window in windows())
     there = {
