@@ -78,8 +78,9 @@ def merge_adapter(blob: bytes, adapter: bytes) -> bytes:
 def merge(blob: Blob, adapter: AdapterFile) -> Blob:
     """The blob with the trained factors as tensors.
 
-    Every LORA or LORA16 of an adapter gets a twin in front of it that reads the tensors, every LORA_BWD with
-    a destination as well, so that adaptation goes on from zero factors. The memory plan stays.
+    Every LORA or LORA16 of an adapter gets a twin in front of it that reads the tensors, every
+    LORA_BWD with a destination as well, so that adaptation goes on from zero factors. The memory
+    plan stays.
     """
     if adapter.digest != blob.digest:
         theirs, ours = (x.hex()[:12] for x in (adapter.digest, blob.digest))
