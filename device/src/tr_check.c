@@ -47,7 +47,7 @@ static int adapter_ok(const checker *check, const tr_instr *i, uint32_t word) {
 
 static int operand_ok(const checker *check, const tr_instr *i, uint32_t operand, uint32_t word) {
     enum { F32 = 1 << TR_F32, I8 = 1 << TR_I8, T2 = 1 << TR_T2, T2D = 1 << TR_T2D };
-    enum { FLOATS = F32 | 1 << TR_F16, ANY = FLOATS | I8 };
+    enum { FLOATS = F32 | 1 << TR_F16, ANY = FLOATS | I8, SHORT = 1 << TR_I16 };
     uint64_t width = tr_operand_width(i, operand, check->rows);
     switch (operand & 0xF0) {
     case NONE:
@@ -60,7 +60,8 @@ static int operand_ok(const checker *check, const tr_instr *i, uint32_t operand,
         return tensor_ok(check, word, FLOATS, 1, width);
     case VEC_OPT:
         if (word == 0) return 1;
-        if (operand == GAIN_I16) return tensor_ok(check, word, 1 << TR_I16, 1, i->n0);
+        if (operand == GAIN_I16) return tensor_ok(check, word, SHORT, 1, i->n0);
+        if (operand == GAIN) return tensor_ok(check, word, FLOATS | SHORT, 1, i->n0);
         return tensor_ok(check, word, FLOATS, 1, width);
     case MAT:
         return tensor_ok(check, word, operand == MAT_I8 ? I8 : ANY, i->n1, i->n0);

@@ -172,6 +172,7 @@ enum {
     TR_OP_NARROW,
     TR_OP_SWIGLU_Q8,
     TR_OP_NORM_Q8,
+    TR_OP_LORA16,
     TR_OP_FORWARD_END,
     TR_OP_CROSS_ENTROPY = 64,
     TR_OP_LINEAR_T,
@@ -207,7 +208,7 @@ tr_run tr_input, tr_zero, tr_copy, tr_add, tr_mul, tr_scale, tr_meanpool, tr_rop
 tr_run tr_linear, tr_linear_t, tr_lora, tr_lora_bwd;
 tr_run tr_quantize, tr_quantize16, tr_ternary, tr_ternary_t;
 tr_run tr_embedding, tr_linear_i8, tr_attention_q8;
-tr_run tr_ternary16, tr_rope16, tr_narrow, tr_swiglu_q8, tr_norm_q8;
+tr_run tr_ternary16, tr_rope16, tr_narrow, tr_swiglu_q8, tr_norm_q8, tr_lora16;
 tr_run tr_rmsnorm, tr_rmsnorm_bwd, tr_layernorm, tr_layernorm_bwd;
 tr_run tr_attention, tr_attention_bwd;
 tr_run tr_swiglu, tr_swiglu_bwd, tr_silu, tr_silu_bwd, tr_gelu, tr_gelu_bwd, tr_relu, tr_relu_bwd;

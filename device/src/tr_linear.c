@@ -1,6 +1,7 @@
 /* tr_linear.c - products with float weights: linear layers and LoRA (Hu et al. 2021, arXiv
  * 2106.09685), forward and backward. */
 #include "kernels/tr_dots.h"
+#include "kernels/tr_kernels.h"
 #include "tr_weights.h"
 
 tr_weights tr_weights_of(const tr_call *call, const void *entry) {
@@ -118,6 +119,28 @@ void tr_lora(const tr_call *call) {
     for (uint32_t r = 0; r < rank; ++r) z[r] = tr_weights_dot(&a, r * in, 1, 0, 0, call->a, in);
     for (uint32_t o = 0; o < out; ++o)
         dst[o] += scale * tr_weights_dot(&b, o * rank, 1, 0, 0, z, rank);
+}
+
+/* dst q16[n1] += imm * B [n1, n2] (A [n2, n0] a(q8[n0])), scratch z = d[n2], x = e[n0], y = f[n1]
+ */
+void tr_lora16(const tr_call *call) {
+    uint32_t in = call->i->n0, out = call->i->n1, rank = call->i->n2;
+    tr_weights a = {0}, b = {0};
+    if (!lora_factors(call, &a, &b)) return;
+    const int8_t *q = call->a;
+    tr_i16 *dst = call->dst;
+    float scale = tr_imm(call), *z = call->d, *x = call->e, *y = call->f, s;
+    memcpy(&s, q + tr_round_up(in, 64), sizeof s);
+    const float from = s / 127.0f;
+    for (uint32_t k = 0; k < in; ++k) x[k] = (float)q[k];
+    for (uint32_t r = 0; r < rank; ++r) z[r] = tr_weights_dot(&a, r * in, 1, 0, 0, x, in) * from;
+    memcpy(&s, dst + tr_round_up(out, 8), sizeof s);
+    const float to = s / 32767.0f;
+    for (uint32_t o = 0; o < out; ++o)
+        y[o] = (float)dst[o] * to + scale * tr_weights_dot(&b, o * rank, 1, 0, 0, z, rank);
+    s = tr_kernel_largest(y, out, 1e-30f);
+    tr_kernel_quantize16(dst, y, out, 32767.0f / s);
+    memcpy(dst + tr_round_up(out, 8), &s, sizeof s);
 }
 
 /* x = a[n0], dy = d[n1], z = A x, g = imm * B^T dy; dst[n0] (+)= A^T g; grad A += g x^T, grad B +=

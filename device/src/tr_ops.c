@@ -166,18 +166,8 @@ static float mean_square(const float *x, uint32_t n) {
 }
 
 static float gain_at(const tr_weights *gain, uint32_t k) {
+    if (gain->scale) return (float)((const tr_i16 *)gain->data)[k] * gain->scale[0];
     return gain->data ? tr_weight_at(gain, k) : 1.0f;
-}
-
-/* dst[k] = a[k] * r * gain[k] */
-static void scale_by_gain(float *dst, const float *a, float r, const tr_weights *gain, uint32_t n) {
-    const tr_u16 *halves = gain->data;
-    const float *floats = gain->data;
-    if (floats && gain->dtype == TR_F16) {
-        for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * tr_half(halves[k]);
-    } else {
-        for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * (floats ? floats[k] : 1.0f);
-    }
 }
 
 /* dst[n0] = a * r * b, r = 1 / sqrt(mean(a^2) + imm) (Zhang and Sennrich 2019, arXiv 1910.07467) */
@@ -186,7 +176,7 @@ void tr_rmsnorm(const tr_call *call) {
     const float *a = call->a;
     float *dst = call->dst, r = 1.0f / tr_sqrt(mean_square(a, n) + tr_imm(call));
     tr_weights gain = tr_weights_of(call, call->b);
-    scale_by_gain(dst, a, r, &gain, n);
+    for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * gain_at(&gain, k);
 }
 
 /* with g = dy * b, dy = c[n0], h = a * r: dst[n0] (+)= r * (g - h * mean(g h)) */

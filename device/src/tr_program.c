@@ -26,8 +26,7 @@ static const tr_op_info forward[] = {
         {tr_ternary, {ROW | N1, Q8 | N0, TRITS_ANY, NONE, SCRATCH | N0}, 5, 2, 0, PER_WEIGHT, 0},
     [TR_OP_LORA] =
         {tr_lora, {ROW | N1, ROW | N0, LORA_A, LORA_B, FIXED | N2}, 5, 3, 0, PER_FACTOR, IMM_FLOAT},
-    [TR_OP_RMSNORM] =
-        {tr_rmsnorm, {ROW | N0, ROW | N0, VEC_OPT | N0}, 3, 1, 0, PER_ELEMENT, IMM_FLOAT},
+    [TR_OP_RMSNORM] = {tr_rmsnorm, {ROW | N0, ROW | N0, GAIN}, 3, 1, 0, PER_ELEMENT, IMM_FLOAT},
     [TR_OP_ROPE] = {tr_rope,
                     {ROW | N0, ROW | N0, VEC32 | N1_HALF},
                     3,
@@ -90,6 +89,13 @@ static const tr_op_info forward[] = {
                        0,
                        PER_ELEMENT,
                        IMM_FLOAT},
+    [TR_OP_LORA16] = {tr_lora16,
+                      {Q16 | N1, Q8 | N0, LORA_A, LORA_B, FIXED | N2, FIXED | N0, FIXED | N1},
+                      7,
+                      3,
+                      0,
+                      PER_FACTOR,
+                      IMM_FLOAT},
 };
 
 static const tr_op_info backward[] = {
@@ -105,13 +111,8 @@ static const tr_op_info backward[] = {
                              ACC,
                              PER_FACTOR,
                              IMM_FLOAT},
-    [TR_OP_RMSNORM_BWD - 64] = {tr_rmsnorm_bwd,
-                                {ROW | N0, ROW | N0, VEC_OPT | N0, ROW | N0},
-                                4,
-                                1,
-                                ACC,
-                                PER_ELEMENT,
-                                IMM_FLOAT},
+    [TR_OP_RMSNORM_BWD - 64] =
+        {tr_rmsnorm_bwd, {ROW | N0, ROW | N0, GAIN, ROW | N0}, 4, 1, ACC, PER_ELEMENT, IMM_FLOAT},
     [TR_OP_ATTENTION_BWD - 64] = {tr_attention_bwd,
                                   {ROW | N0_N2, ROW | N0_N2, BLOCK | N1_N2, BLOCK | N1_N2,
                                    ROW | N0_N2, BLOCK | N1_N2, BLOCK | N1_N2},

@@ -25,7 +25,7 @@ enum {
     LORA_B = 0xF0   /* F32 or F16 tensor [n1, n2] where LORA_A is a tensor */
 };
 enum { N0, N1, N2, N2_TWICE, N0_N1, N0_N2, N1_N2, N1_HALF, N1_N2_Q8, T, T_THRICE };
-enum { GAIN_I16 = VEC_OPT | 15 };                 /* I16 tensor [1, n0], or none */
+enum { GAIN = VEC_OPT | 14, GAIN_I16 };           /* any vector, or I16, [1, n0]; or none */
 enum { MAT_I8 = MAT | 1, TRITS_ANY = TRITS | 1 }; /* I8; T2 or T2D tensor [n1, n0] */
 
 /* Rules that concern one instruction, or where it may stand. */

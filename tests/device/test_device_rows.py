@@ -200,3 +200,49 @@ def test_rows_pass_on_what_is_not_finite(library, bad):
         machine.put(a, [1, bad] + [2] * 7)
         machine.infer()
         assert not np.isfinite(get_q8(machine, dst, 9)[1]), op
+
+
+@pytest.mark.parametrize(("n", "outputs", "rank"), [(64, 64, 4), (24, 40, 1), (70, 9, 7)])
+@pytest.mark.parametrize("kind", ["f32", "f16"])
+def test_lora16(library, n, outputs, rank, kind):
+    asm = Assembler()
+    a, dst, z, x, y = asm.q8(n), asm.q16(outputs), asm.room(rank), asm.room(n), asm.room(outputs)
+    factors = floats(rank, n, scale=0.3), floats(outputs, rank, scale=0.3)
+    b, c = (getattr(asm, kind)(f) for f in factors)
+    dims, scale = (n, outputs, rank), 0.75
+    asm.infer = [instruction("LORA16", dst, a, b, c, z, x, y, n=dims, imm=f32(scale))]
+    machine = Machine(library, asm)
+    big_a, big_b = (f.astype("f2").astype("f4") if kind == "f16" else f for f in factors)
+    for base in (RNG.integers(-32767, 32768, outputs), np.zeros(outputs, int)):
+        q = RNG.integers(-127, 128, n)
+        machine.view(a, pad(n, 64), "i1")[:n] = q
+        machine.view(a, 1, "f4", pad(n, 64))[0] = 0.9
+        put_q16(machine, dst, base, 2.5)
+        machine.infer()
+        sums = np.zeros(rank, "f4")
+        for k in range(n):
+            sums = sums + big_a[:, k] * F32(q[k])
+        sums = sums * (F32(0.9) / F32(127))
+        path = np.zeros(outputs, "f4")
+        for r in range(rank):
+            path = path + big_b[:, r] * sums[r]
+        want, s = quantized(
+            base.astype("f4") * (F32(2.5) / F32(32767)) + F32(scale) * path, 32767, 1e-30
+        )
+        got, got_s = get_q16(machine, dst, outputs)
+        np.testing.assert_array_equal(got, want)
+        assert got_s == s
+
+
+def test_lora16_of_an_adapter_that_is_not_there_changes_nothing(library):
+    asm = Assembler()
+    a, dst = asm.q8(8), asm.q16(8)
+    slot = asm.adapter(8, 8, 2)
+    places = [asm.room(n) for n in (2, 8, 8)]
+    asm.infer = [instruction("LORA16", dst, a, slot, 0, *places, n=(8, 8, 2), imm=f32(1.0))]
+    machine = Machine(library, asm)
+    put_q16(machine, dst, np.arange(8), 1.5)
+    machine.infer()
+    got, s = get_q16(machine, dst, 8)
+    assert (got == np.arange(8)).all()
+    assert s == F32(1.5)

@@ -63,7 +63,9 @@ def make() -> Blob:
         patch=2,
         meta={"channels": ["x", "y"]},
     )
-    options = Options(rank=1, scale=2.0, targets=("v", "head"), float_dtype="f16")
+    options = Options(
+        rank=1, scale=2.0, targets=("v", "head"), float_dtype="f16", kv="float", integer_rows=False
+    )
     return pack_graph(tiny(), about, options)
 
 

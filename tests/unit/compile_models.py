@@ -132,8 +132,8 @@ def describe(graph: Graph) -> Description:
 
 
 def pack(graph: Graph, **options) -> Blob:
-    """The blob of a graph, with float weights as F32 unless said otherwise."""
-    usual = {"float_dtype": "f32", "adapt": not graph.stream}
+    """The blob of a graph, in floats (weights, rows, keys and values) unless said otherwise."""
+    usual = {"float_dtype": "f32", "kv": "float", "integer_rows": False, "adapt": not graph.stream}
     return pack_graph(graph, describe(graph), Options(**{**usual, **options}))
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from program_integers import IntegerRows
 from ternio.blob import Blob, Program
 from ternio.blob.opcodes import ARENA, TENSOR, Op, q8_bytes, q16_bytes, scratch_bytes, split_word
 
 CAUSAL, BACK, INTERLEAVED, ACC = 1, 2, 1, 0x80
 
 
-class Machine:
+class Machine(IntegerRows):
     """A blob in an arena of words. `factors` [P] or None; `gradients` [P] after an `adapt` run."""
 
     def __init__(self, blob: Blob, factors: np.ndarray | None = None) -> None:

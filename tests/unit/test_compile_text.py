@@ -61,7 +61,7 @@ def test_a_board_answers_as_the_engine(ternary: bool, qk_norm: bool) -> None:
     checkpoint = checkpoint_of(ternary=ternary, qk_norm=qk_norm)
     ids = np.random.default_rng(1).integers(0, len(ALPHABET), 24).astype(np.int32)
     expected = checkpoint.language_model(ids[None]).numpy()[0]
-    exact = Options(float_dtype="f32", kv="float")
+    exact = Options(float_dtype="f32", kv="float", integer_rows=False)
     for options, far in ((exact, 2e-3), (Options(), 0.05)):
         session = Session(Model.open(pack_checkpoint(checkpoint, options).encode()))
         got = np.array([session.step(int(i)) for i in ids])
@@ -110,7 +110,7 @@ def test_agreement_is_measured_where_the_text_is_at_hand() -> None:
     assert agreed.count == 256
     assert agreed.same > 230
     assert 0 < agreed.difference < 0.1 * agreed.largest
-    exact = Options(adapt=False, kv="float", float_dtype="f32")
+    exact = Options(adapt=False, kv="float", integer_rows=False, float_dtype="f32")
     assert agreement(pack_checkpoint(made, exact), made, exact).difference == 0
     assert agreement(pack_checkpoint(checkpoint_of()), checkpoint_of(), Options()) is None
 
@@ -122,9 +122,9 @@ def test_pack_and_inspect_of_a_language_model(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     facts = json.loads(result.output)
     assert (facts["kind"], facts["outputs"], facts["adapt_arena"]) == ("tokens", 21, 0)
-    assert facts["key_bytes"] == 24 * 4 * 16 * 4  # it fits as floats
-    small = json.loads(run("pack", path, "--kv", "int8", "--json").output)
-    assert small["key_bytes"] == 24 * 4 * 80
+    assert facts["key_bytes"] == 24 * 4 * 80
+    large = json.loads(run("pack", path, "--kv", "float", "--float-rows", "--json").output)
+    assert large["key_bytes"] == 24 * 4 * 16 * 4
     shown = run("inspect", path.with_suffix(".tern"), "--programs").output
     assert "context of 24 characters, vocabulary of 21" in shown
     assert "EMBEDDING  32 21" in shown

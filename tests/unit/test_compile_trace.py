@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,8 @@ from ternio.errors import CompileError
 from ternio.models import Classifier, ClassifierConfig
 from ternio.runtime import Model, Session
 from ternio.tensor import Tensor
+
+EXACT = Options(float_dtype="f32", kv="float", integer_rows=False)
 
 CONFIGS = {
     "motion": ClassifierConfig(6, 100, 4),
@@ -57,7 +61,7 @@ def normalised(checkpoint: Checkpoint, q: np.ndarray) -> np.ndarray:
 def test_the_board_answers_as_the_engine(name: str, ternary: bool) -> None:
     config = CONFIGS[name]
     checkpoint = checkpoint_of(config, ternary=ternary)
-    blob = pack_checkpoint(checkpoint, Options(float_dtype="f32"))
+    blob = pack_checkpoint(checkpoint, EXACT)
     assert blob.labels == checkpoint.labels
     assert blob.io.patch == config.patch
     assert blob.meta["channels"] == list(checkpoint.inputs.channels)
@@ -67,6 +71,9 @@ def test_the_board_answers_as_the_engine(name: str, ternary: bool) -> None:
         expected = checkpoint.model.predict(normalised(checkpoint, q))[0]
         tolerance = 2e-2 if ternary else 1e-4  # a value on the edge between two int8 steps may tip
         np.testing.assert_allclose(board.infer(q), expected, rtol=tolerance, atol=tolerance)
+        as_usual = Session(Model.open(pack_checkpoint(checkpoint).encode()))
+        far = 0.05 * max(np.abs(expected).max(), 1)
+        np.testing.assert_allclose(as_usual.infer(q), expected, atol=far)
 
 
 def test_ternary_weights_are_the_engine_s_to_the_last_bit() -> None:
@@ -107,7 +114,7 @@ def host_gradients(checkpoint: Checkpoint, q: np.ndarray, label: int, blob, fact
 def test_the_board_learns_along_the_engine_s_gradient(name: str, ternary: bool) -> None:
     config = CONFIGS[name]
     checkpoint = checkpoint_of(config, ternary=ternary)
-    blob = pack_checkpoint(checkpoint, Options(float_dtype="f32"))
+    blob = pack_checkpoint(checkpoint, EXACT)
     random = np.random.default_rng(1)
     factors = (0.1 * random.standard_normal(blob.adapter_floats)).astype(np.float32)
     q, label = window_of(config, 5), config.classes - 1
@@ -126,11 +133,11 @@ def test_side_paths_on_the_host_become_slots_or_stay_as_trained() -> None:
     model, q = checkpoint.model, window_of(CONFIGS["odd"])
     with model.context:
         lora.add(model, ["blocks.0.attention.k"], rank=2, scale=0.5)
-    fresh = pack_checkpoint(checkpoint, Options(targets=("head",), float_dtype="f32"))
+    fresh = pack_checkpoint(checkpoint, replace(EXACT, targets=("head",)))
     assert [(x.rank, x.scale) for x in fresh.adapters] == [(2, 0.5), (4, 2.0)]
     factors = dict(model.named_parameters())["blocks.0.attention.k.b"]
     factors.numpy()[...] = 0.3
-    trained = pack_checkpoint(checkpoint, Options(targets=("head",), float_dtype="f32"))
+    trained = pack_checkpoint(checkpoint, replace(EXACT, targets=("head",)))
     assert [x.rank for x in trained.adapters] == [4]
     answers = [Session(Model.open(b.encode())).infer(q) for b in (fresh, trained)]
     expected = model.predict(normalised(checkpoint, q))[0]

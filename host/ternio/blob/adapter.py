@@ -78,8 +78,9 @@ def merge_adapter(blob: bytes, adapter: bytes) -> bytes:
 def merge(blob: Blob, adapter: AdapterFile) -> Blob:
     """The blob with the trained factors as tensors.
 
-    Every LORA of an adapter gets a twin in front of it that reads the tensors, every LORA_BWD with
-    a destination as well, so that adaptation goes on from zero factors. The memory plan stays.
+    Every LORA or LORA16 of an adapter gets a twin in front of it that reads the tensors, every
+    LORA_BWD with a destination as well, so that adaptation goes on from zero factors. The memory
+    plan stays.
     """
     if adapter.digest != blob.digest:
         theirs, ours = (x.hex()[:12] for x in (adapter.digest, blob.digest))
@@ -126,7 +127,7 @@ def _with_twins(program: Program, first_tensor: int) -> Program:
 def _twin(i: Instruction, first_tensor: int) -> Instruction | None:
     """The instruction reading tensors in place of its adapter, or None where it has no effect."""
     space, _, index = ops.split_word(i.b)
-    baked = i.op == Op.LORA or (i.op == Op.LORA_BWD and i.dst != 0)
+    baked = i.op in (Op.LORA, Op.LORA16) or (i.op == Op.LORA_BWD and i.dst != 0)
     if not baked or space != ops.ADAPTER:
         return None
     a = first_tensor + 2 * index

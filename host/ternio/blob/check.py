@@ -125,7 +125,7 @@ class _Checker:
         self.require(once, "CROSS_ENTROPY is not there once, outside loops")
 
     def dimensions(self, i: Instruction) -> None:
-        if i.op == Op.ROPE:
+        if i.op in (Op.ROPE, Op.ROPE16):
             self.require(i.n1 % 2 == 0 and i.n0 % i.n1 == 0, f"{i.n0} in heads of {i.n1}")
         elif i.op in (*ops.ATTENTIONS, Op.ATTENTION_BWD):
             self.require(i.n0 % i.n1 == 0, f"{i.n0} heads over {i.n1} KV heads")

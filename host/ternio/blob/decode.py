@@ -210,8 +210,8 @@ def _tensor(entry: bytes, data: bytes, name: str) -> Tensor:
     except ValueError as error:
         raise BlobError(f"{what}: {error}") from None
     _require(bool(np.isfinite(values).all()), f"{what}: a value is not finite")
-    if dtype == "I8":
-        _zero(tensor.data[rows * cols : -4 * rows], what)
+    if dtype in fmt.INTEGERS:
+        _zero(tensor.data[rows * cols * fmt.INTEGERS[dtype].itemsize : -4 * rows], what)
     return tensor
 
 

@@ -28,7 +28,7 @@ def _flags(i: Instruction) -> str:
     names = {ops.ACC: "+="}
     if i.op == Op.LOOP:
         names[ops.REVERSE] = " down"
-    elif i.op == Op.ROPE:
+    elif i.op in (Op.ROPE, Op.ROPE16):
         names |= {ops.INTERLEAVED: " interleaved", ops.ROTATE_BACK: " back"}
     elif i.op in (*ops.ATTENTIONS, Op.ATTENTION_BWD):
         names[ops.CAUSAL] = " causal"

@@ -24,8 +24,9 @@ NAME_BYTES = 32
 SECTIONS = ("IODS", "LABL", "VOCB", "TDIR", "ADIR", "INFR", "ADPT", "DATA", "META")
 OPTIONAL_SECTIONS = ("LABL", "VOCB", "ADIR", "ADPT")
 KIND_WINDOW, KIND_TOKENS = 1, 2
-DTYPES = {"F32": 1, "F16": 2, "I8": 3, "T2": 4, "T2D": 5}
+DTYPES = {"F32": 1, "F16": 2, "I8": 3, "T2": 4, "T2D": 5, "I16": 6}
 TERNARY = ("T2", "T2D")
+INTEGERS = {"I8": np.dtype("i1"), "I16": np.dtype("<i2")}  # with an F32 scale per row
 DTYPE_NAMES = {code: name for name, code in DTYPES.items()}
 
 _HEADER = struct.Struct("<4sHHII32sIIII32s")
@@ -51,8 +52,8 @@ def tensor_bytes(dtype: str, rows: int, cols: int) -> int:
     """Bytes of a tensor's data in `DATA`."""
     if dtype in TERNARY:
         return ternary.packed_bytes(rows, cols)
-    if dtype == "I8":
-        return (rows * cols + 3) // 4 * 4 + 4 * rows
+    if dtype in INTEGERS:
+        return (rows * cols * INTEGERS[dtype].itemsize + 3) // 4 * 4 + 4 * rows
     return rows * cols * (4 if dtype == "F32" else 2)
 
 
@@ -69,13 +70,14 @@ class Tensor:
 
     @classmethod
     def floats(cls, name: str, values: np.ndarray, dtype: str = "F32") -> Tensor:
-        """A float tensor from values [cols] or [rows, cols]; `dtype` F32, F16 or I8."""
+        """A float tensor from values [cols] or [rows, cols]; `dtype` F32, F16, I8 or I16."""
         values = np.atleast_2d(np.asarray(values, dtype=np.float32))
         rows, cols = values.shape
-        if dtype == "I8":
-            scale = np.abs(values).max(axis=1) / np.float32(127)
+        if dtype in INTEGERS:
+            kind = INTEGERS[dtype]
+            scale = np.abs(values).max(axis=1) / np.float32(np.iinfo(kind).max)
             steps = np.where(scale > 0, scale, 1)[:, None]
-            q = np.rint(values / steps).astype(np.int8).tobytes()
+            q = np.rint(values / steps).astype(kind).tobytes()
             data = q + bytes(-len(q) % 4) + scale.astype("<f4").tobytes()
         else:
             with np.errstate(over="ignore"):
@@ -109,8 +111,9 @@ class Tensor:
         shape = (self.rows, self.cols)
         if self.is_ternary:
             return np.float32(self.gamma) * self.trits().astype(np.float32)
-        if self.dtype == "I8":
-            q = np.frombuffer(self.data, np.int8, self.rows * self.cols).reshape(shape)
+        if self.dtype in INTEGERS:
+            kind = INTEGERS[self.dtype]
+            q = np.frombuffer(self.data, kind, self.rows * self.cols).reshape(shape)
             scale = np.frombuffer(self.data[-4 * self.rows :], "<f4")
             return q.astype(np.float32) * scale[:, None]
         kind = "<f4" if self.dtype == "F32" else "<f2"

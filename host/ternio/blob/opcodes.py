@@ -6,8 +6,31 @@ The encoder, the checker, the disassembler and the memory planner all read this 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
+from .instructions import (
+    ACC,
+    ADAPTER,
+    AFTER_INFER,
+    ARENA,
+    ATTENTIONS,
+    CAUSAL,
+    FIRST_BACKWARD,
+    INTERLEAVED,
+    MAX_SHORT_SUM,
+    NONE,
+    REVERSE,
+    ROTATE_BACK,
+    SLOTS,
+    STEP,
+    STREAM,
+    TENSOR,
+    WINDOW_ONLY,
+    Op,
+    adapter_word,
+    arena_word,
+    split_word,
+    tensor_word,
+)
 from .operands import (
     Arena,
     Factors,
@@ -27,64 +50,26 @@ from .operands import (
     scratch_bytes,
 )
 
-__all__ = ["q8_bytes", "q16_bytes", "scratch_bytes"]
-
-ACC = 0x80
-REVERSE = 1  # LOOP: last row first
-INTERLEAVED, ROTATE_BACK = 1, 2  # ROPE
-CAUSAL = 1  # ATTENTION
-
-AFTER_INFER, STREAM = 1, 2  # of a program
-
-SLOTS = ("dst", "a", "b", "c", "d", "e", "f", "imm")
-
-
-class Op(IntEnum):
-    """Opcodes; numbers never change within a major."""
-
-    LOOP = 1
-    INPUT = 2
-    ZERO = 3
-    COPY = 4
-    ADD = 5
-    MUL = 6
-    SCALE = 7
-    LINEAR = 8
-    QUANTIZE = 9
-    TERNARY = 10
-    LORA = 11
-    RMSNORM = 12
-    ROPE = 13
-    ATTENTION = 14
-    SWIGLU = 15
-    SILU = 16
-    GELU = 17
-    RELU = 18
-    MEANPOOL = 19
-    LAYERNORM = 20
-    EMBEDDING = 21
-    QUANTIZE16 = 22
-    LINEAR_I8 = 23
-    ATTENTION_Q8 = 24
-    CROSS_ENTROPY = 64
-    LINEAR_T = 65
-    TERNARY_T = 67
-    LORA_BWD = 68
-    RMSNORM_BWD = 69
-    ATTENTION_BWD = 70
-    SWIGLU_BWD = 71
-    SILU_BWD = 72
-    GELU_BWD = 73
-    RELU_BWD = 74
-    LAYERNORM_BWD = 75
-    OPTIMIZE = 79
-
-
-FIRST_BACKWARD = 64
-MAX_SHORT_SUM = 512  # int32 sums of so many products of int8 and int16 are exact
-
-ATTENTIONS = (Op.ATTENTION, Op.ATTENTION_Q8)
-WINDOW_ONLY = (Op.LOOP, Op.INPUT, Op.MEANPOOL)  # not in a stream
+__all__ = [
+    "ADAPTER",
+    "AFTER_INFER",
+    "ARENA",
+    "FIRST_BACKWARD",
+    "MAX_SHORT_SUM",
+    "NONE",
+    "SLOTS",
+    "STEP",
+    "STREAM",
+    "TENSOR",
+    "WINDOW_ONLY",
+    "adapter_word",
+    "arena_word",
+    "q8_bytes",
+    "q16_bytes",
+    "scratch_bytes",
+    "split_word",
+    "tensor_word",
+]
 
 
 @dataclass(frozen=True)
@@ -106,8 +91,12 @@ _FLOAT = ("F32", "F16", "I8")
 _GAIN = ("F32", "F16")
 
 
-def _gain(slot: str, optional: bool = False) -> Weight:
-    return Weight(slot, _GAIN, lambda n0, n1, n2: (1, n0), optional)
+def _gain(slot: str, optional: bool = False, dtypes: tuple[str, ...] = _GAIN) -> Weight:
+    return Weight(slot, dtypes, lambda n0, n1, n2: (1, n0), optional)
+
+
+def _rms_gain() -> Weight:
+    return _gain("b", optional=True, dtypes=(*_GAIN, "I16"))
 
 
 def _matrix(dtypes: tuple[str, ...]) -> Weight:
@@ -179,7 +168,7 @@ _SPECS = (
     ),
     Spec(
         Op.RMSNORM,
-        (row("dst", "w"), row("a", "r"), _gain("b", optional=True)),
+        (row("dst", "w"), row("a", "r"), _rms_gain()),
         1,
         imm="f32",
         elementwise=True,
@@ -247,6 +236,63 @@ _SPECS = (
         3,
         flags=CAUSAL,
     ),
+    Spec(
+        Op.TERNARY16,
+        (
+            q16_row("dst", "w", lambda n0, n1, n2: n1),
+            q8_row("a", "r"),
+            _matrix(("T2", "T2D")),
+            fixed("d", "x", kernel_scratch, align=16),
+            fixed("e", "x", lambda n0, n1, n2, rows: 4 * n1),
+        ),
+        2,
+    ),
+    Spec(
+        Op.ROPE16,
+        (
+            q16_row("dst", "w", lambda n0, n1, n2: n0),
+            q16_row("a", "r", lambda n0, n1, n2: n0),
+            Weight("b", ("F32",), lambda n0, n1, n2: (1, n1 // 2)),
+        ),
+        2,
+        flags=INTERLEAVED,
+        elementwise=True,
+    ),
+    Spec(Op.NARROW, (q8_row("dst", "w"), q16_row("a", "r", lambda n0, n1, n2: n0)), 1),
+    Spec(
+        Op.SWIGLU_Q8,
+        (
+            q8_row("dst", "w"),
+            q16_row("a", "r", lambda n0, n1, n2: n0),
+            q16_row("b", "r", lambda n0, n1, n2: n0),
+            fixed("d", "x", lambda n0, n1, n2, rows: 4 * n0),
+        ),
+        1,
+    ),
+    Spec(
+        Op.NORM_Q8,
+        (
+            q8_row("dst", "w"),
+            row("a", "r"),
+            _gain("b", optional=True, dtypes=("I16",)),
+            fixed("d", "x", lambda n0, n1, n2, rows: 4 * n0),
+        ),
+        1,
+        imm="f32",
+    ),
+    Spec(
+        Op.LORA16,
+        (
+            q16_row("dst", "rw", lambda n0, n1, n2: n1),
+            q8_row("a", "r"),
+            Factors(),
+            fixed("d", "x", lambda n0, n1, n2, rows: 4 * n2),
+            fixed("e", "x", lambda n0, n1, n2, rows: 4 * n0),
+            fixed("f", "x", lambda n0, n1, n2, rows: 4 * n1),
+        ),
+        3,
+        imm="f32",
+    ),
     Spec(Op.CROSS_ENTROPY, (row("dst", "w"), row("a", "r")), 1),
     Spec(Op.LINEAR_T, (row("dst", "w"), row("a", "r", row_n1), _matrix(_FLOAT)), 2, flags=ACC),
     Spec(
@@ -275,7 +321,7 @@ _SPECS = (
     ),
     Spec(
         Op.RMSNORM_BWD,
-        (row("dst", "w"), row("a", "r"), _gain("b", optional=True), row("c", "r")),
+        (row("dst", "w"), row("a", "r"), _rms_gain(), row("c", "r")),
         1,
         flags=ACC,
         imm="f32",
@@ -333,30 +379,3 @@ def access_of(operand: Arena, flags: int) -> str:
 def is_by_row(op: int, slot: str, flags: int) -> bool:
     """Does an instruction use of a block the rows up to its own only: K and V behind the mask?"""
     return op in ATTENTIONS and slot in ("b", "c") and bool(flags & CAUSAL)
-
-
-# ---- Operand words ------------------------------------------------------------------------------
-
-NONE, ARENA, TENSOR, ADAPTER = 0, 1, 2, 3
-STEP = 1 << 28
-_INDEX = (1 << 28) - 1
-
-
-def arena_word(byte: int, step: bool = False) -> int:
-    """Operand word of an arena byte offset (a multiple of 4)."""
-    return ARENA << 29 | (STEP if step else 0) | byte // 4
-
-
-def tensor_word(index: int) -> int:
-    """Operand word of a tensor of the directory."""
-    return TENSOR << 29 | index
-
-
-def adapter_word(index: int) -> int:
-    """Operand word of an adapter of the directory."""
-    return ADAPTER << 29 | index
-
-
-def split_word(word: int) -> tuple[int, bool, int]:
-    """(space, step, index) of an operand word; an arena index counts words of 4 bytes."""
-    return word >> 29, bool(word & STEP), word & _INDEX

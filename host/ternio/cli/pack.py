@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,10 +56,15 @@ def pack(
         str,
         typer.Option(
             "--kv",
-            help="Keys and values of attention: float, int8, or auto: float where the board has "
-            "the memory.",
+            help="Keys and values of attention: float, int8, or auto: int8 where it can be.",
         ),
     ] = "auto",
+    float_rows: Annotated[
+        bool,
+        typer.Option(
+            "--float-rows", help="Floats between ternary layers, not integers: exact, slow on M0."
+        ),
+    ] = False,
     array: Annotated[
         Path | None, typer.Option("--c-array", help="Write the blob as a C header, too.")
     ] = None,
@@ -81,6 +86,7 @@ def pack(
     trained.name = name or trained.name
     names = tuple(t.strip() for t in targets.split(",") if t.strip())
     options = _options(trained, target, adapt, rank, scale, names, float_dtype, kv)
+    options = replace(options, integer_rows=not float_rows)
     blob = pack_checkpoint(trained, options)
     parts = account(blob, target) if target else []
     if not as_json:
@@ -99,7 +105,7 @@ def pack(
     if agreed is not None:
         unit = "tokens" if blob.io.is_stream else "windows"
         say(
-            f"agrees  with float keys and F32 weights on {agreed.same} of {agreed.count} {unit} of "
+            f"agrees  with a packing in floats on {agreed.same} of {agreed.count} {unit} of "
             f"{agreed.data}; logits differ by {agreed.difference:.3g} of {agreed.largest:.3g}"
         )
     say(f"wrote {path}: {path.stat().st_size} bytes")

@@ -2,6 +2,7 @@
 
 trace    tape -> graph of values that are one row per time step, or one vector
 stages   the graph is cut into loops over rows; only what crosses a cut is a full block
+forms    which values are rows of integers
 scope    forward instructions of a loop body; `backward` its gradients, for adapters only
 program  what is kept and what is recomputed is tried out; the smallest plan wins
 plan     arena offsets by liveness

@@ -29,12 +29,14 @@ class Agreement:
 
 
 def agreement(blob: Blob, checkpoint: Checkpoint, options: Options) -> Agreement | None:
-    """Compares a blob with the same model packed with float keys and values and F32 weights, both
-    run on this computer; None where the model's training data are not at hand."""
+    """Compares a blob with the same model packed in floats wherever that can be (rows, keys and
+    values, weights of F32), both run on this computer; None where the model's training data are not
+    at hand."""
     inputs = reference_inputs(checkpoint)
     if inputs is None:
         return None
-    best = replace(options, kv="float", float_dtype="f32", adapt=False, arena_limit=None)
+    best = replace(options, kv="float", integer_rows=False, float_dtype="f32")
+    best = replace(best, adapt=False, arena_limit=None)
     ours, theirs = (_logits(b, inputs) for b in (blob, pack_checkpoint(checkpoint, best)))
     same = int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum())
     difference, largest = float(np.abs(ours - theirs).max()), float(np.abs(theirs).max())

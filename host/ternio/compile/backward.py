@@ -163,7 +163,9 @@ def _bitlinear(s: BackwardScope, value: int, node: Node, dy: Ref) -> None:
 def _norm(op: Op):
     def backward(s: BackwardScope, value: int, node: Node, dy: Ref) -> None:
         x = node.inputs[0]
-        gain = s.context.pool.vector(node.params[0]) if node.params else None
+        pool = s.context.pool
+        stored = pool.gain if op == Op.RMSNORM_BWD else pool.vector
+        gain = stored(node.params[0]) if node.params else None
         operands = {"a": s.ref(x), "b": gain, "c": dy, "imm": node.attrs["eps"]}
         s.contribute(x, lambda dst, acc: s.emit(op, node.width, flags=acc, dst=dst, **operands))
 

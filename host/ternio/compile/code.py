@@ -40,6 +40,7 @@ class AdapterRef:
 
 
 Operand = Ref | TensorRef | AdapterRef
+TERNARY = (Op.TERNARY, Op.TERNARY16, Op.TERNARY_T)
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,10 @@ def work(listing: Listing) -> int:
 
 def _macs(ins: Ins, rows: int) -> int:
     n0, n1, n2 = (*ins.n, 0, 0, 0)[:3]
-    if ins.op in (Op.LINEAR, Op.LINEAR_I8, Op.LINEAR_T, Op.TERNARY, Op.TERNARY_T):
+    if ins.op in (Op.LINEAR, Op.LINEAR_I8, Op.LINEAR_T, *TERNARY):
         return n0 * n1
     if ins.op in (*ops.ATTENTIONS, Op.ATTENTION_BWD):
         return n0 * n2 * rows * (5 if ins.op == Op.ATTENTION_BWD else 2)
-    if ins.op in (Op.LORA, Op.LORA_BWD):
-        return n2 * (n0 + n1) * (1 if ins.op == Op.LORA else 3)
+    if ins.op in (Op.LORA, Op.LORA16, Op.LORA_BWD):
+        return n2 * (n0 + n1) * (3 if ins.op == Op.LORA_BWD else 1)
     return n0

@@ -31,10 +31,10 @@ class Options:
     """What the user may choose: adapter slots, form of float weights, a board's arena in bytes, how
     keys and values are held.
 
-    `kv`: "float", "int8", or "auto": float where `infer` then fits `arena_limit`. Without a limit
-    auto means float for windows, and int8 for streams, which hold a whole context. `merge_rows`:
-    ternary weights that only TERNARY reads in layout WD, for cores with the DSP extension; other
-    cores read it slowly.
+    `kv`: "float", "int8", or "auto": int8 where the attention fits it. `integer_rows`: what lies
+    between ternary layers in integers. Neither depends on the board, so that a model gives the same
+    logits everywhere. `merge_rows`: ternary weights that only TERNARY reads in layout WD, for cores
+    with the DSP extension; other cores read it slowly.
     """
 
     adapt: bool = True
@@ -44,6 +44,7 @@ class Options:
     float_dtype: str = "i8"
     arena_limit: int | None = None
     kv: str = "auto"
+    integer_rows: bool = True
     merge_rows: bool = False
     quantizer: Quantizer = ternary.quantize
 
@@ -92,16 +93,12 @@ def pack_graph(graph: Graph, about: Description, options: Options | None = None)
 
 
 def _layouts(graph: Graph, options: Options) -> Iterator[Layout]:
-    """Layouts to try, the most exact first, of those the fastest first."""
-    keys = {"float": (False,), "int8": (True,), "auto": (False, True)}[options.kv]
-    if options.kv == "auto" and not fits_int8_keys(graph):
-        keys = (False,)
-    elif options.kv == "auto" and options.arena_limit is None:
-        keys = (graph.stream,)
-    for int8_keys in keys:
-        yield Layout(int8_keys)
-        if not options.adapt:  # `adapt` needs the layers whole, and weights twice are too much
-            yield Layout(int8_keys, split_gates=True)
+    """Layouts to try, the fastest first; all give the same logits."""
+    keys = {"float": False, "int8": True, "auto": fits_int8_keys(graph)}[options.kv]
+    layout = Layout(keys, options.integer_rows)
+    yield layout
+    if not options.adapt:  # `adapt` needs the layers whole, and weights twice are too much
+        yield replace(layout, split_gates=True)
 
 
 def _packed(graph: Graph, about: Description, options: Options, layout: Layout) -> Blob:

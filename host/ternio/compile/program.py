@@ -129,6 +129,14 @@ class _Builder:
 
     # ---- Backward -----------------------------------------------------------------------------
 
+    def follow(self, leader: _Builder) -> None:
+        """The backward for a forward by another builder that left no rows behind."""
+        own, made = self.context, leader.context
+        own.window, own.logits, own.vectors = made.window, made.logits, dict(made.vectors)
+        own.listing = []
+        own.blocks.clear()
+        self.backward()
+
     def backward(self) -> None:
         needs = self.graph.needs_gradient()
         seeds = self.vectors_backward(needs)
@@ -274,8 +282,8 @@ def _best(plans: list[Planned], limit: int | None) -> Planned:
 
 
 def _about(size: int) -> int:
-    """What a plan may cost in memory for being better in another way: a sixteenth, or 512 bytes."""
-    return size + max(size // 16, 512)
+    """What a plan may cost in memory for being better in another way: a sixteenth, or 1.5 KB."""
+    return size + max(size // 16, 1536)
 
 
 def plan_both(
@@ -289,9 +297,11 @@ def plan_both(
 
     Where it costs neither program much memory (see `_about`), `adapt` takes its forward from
     `infer` in place of repeating it, which saves a third of the programs in flash. `layout` is
-    for `infer` alone: gradients need K and V as they were, so `adapt` may have its own forward.
+    for `infer` alone: gradients need floats, so after integers only the logits and what they were
+    made of are taken over, and `adapt` computes the rows again.
     """
     infer = plan_infer(graph, pool, norm, layout)
+    exact = not (layout.int8_keys or layout.integer_rows)
     whole, shared = [], []
     for choice in choices(graph, adapting=True):
         builder = _Builder(graph, pool, norm, choice)
@@ -300,11 +310,16 @@ def plan_both(
         end = len(listing)
         builder.backward()
         whole.append(_planned(builder, listing))
-        if layout.int8_keys:
-            continue
-        forward, backward = listing[:end], listing[end:]
+        forward, backward, leader = listing[:end], listing[end:], builder
+        if not exact:
+            if not (choice.keep_keys and choice.keep_sources):
+                continue  # there are none to keep
+            leader = _Builder(graph, pool, norm, infer.choice, layout)
+            leader.forward(adapting=False)
+            builder.follow(leader)
+            forward, backward = leader.context.listing, builder.context.listing
         keep = _buffers(forward) & _buffers(backward)
-        first = _planned(builder, forward, keep)
+        first = _planned(leader, forward, keep)
         if first.bytes <= _about(infer.bytes):
             shared.append((first, _planned(builder, backward, after=first)))
     best = _best(whole, limit)

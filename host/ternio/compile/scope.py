@@ -10,6 +10,7 @@ import numpy as np
 from ..blob import opcodes as ops
 from ..blob.opcodes import Op
 from ..errors import CompileError
+from . import forms
 from .code import AdapterRef, Buffer, Ins, Listing, Loop, Ref, TensorRef
 from .graph import Graph, Lora, Node
 from .weights import TensorPool
@@ -19,10 +20,11 @@ ROW_GROUP = 8  # rows of a ternary tensor are stored in groups of so many
 
 @dataclass(frozen=True)
 class Layout:
-    """What a program does to need less memory: K and V as int8 rows; gated feed-forward layers in
-    two parts, which takes longer."""
+    """How a program holds its rows: K and V as int8; what lies between ternary layers as integers;
+    of gated feed-forward layers in floats only half at a time, which takes longer."""
 
     int8_keys: bool = False
+    integer_rows: bool = False
     split_gates: bool = False
 
 
@@ -34,7 +36,7 @@ class Context:
     """What all scopes of one program share.
 
     `input_gain`, `input_shift`: [channels], from int16 to what the model was trained on.
-    `layout`: what is done to save memory; K and V as int8 are in `q8_blocks`.
+    `layout`: how rows are held; K and V as int8 are in `q8_blocks`.
     """
 
     graph: Graph
@@ -100,11 +102,16 @@ class Scope:
     def quantized(self, value: int, op: Op = Op.QUANTIZE) -> Ref:
         """The value as int8, or int16 (QUANTIZE16), once for all its consumers in this scope."""
         if (op, value) not in self._quantized:
-            width = self.graph.nodes[value].width
-            size = ops.q8_bytes(width) if op == Op.QUANTIZE else ops.q16_bytes(width)
-            q = Ref(Buffer(op.name.lower(), size))
-            self.emit(op, width, dst=q, a=self.ref(value))
-            self._quantized[op, value] = q
+            a, width = self.ref(value), self.graph.nodes[value].width
+            self.emit(op, width, dst=self.quantized_place(value, op), a=a)
+        return self._quantized[op, value]
+
+    def quantized_place(self, value: int, op: Op, least: int = 0) -> Ref:
+        """A new place of `least` bytes or more for the value as int8, or int16 (QUANTIZE16), where
+        `quantized` finds it."""
+        width = self.graph.nodes[value].width
+        size = ops.q8_bytes(width) if op == Op.QUANTIZE else ops.q16_bytes(width)
+        self._quantized[op, value] = Ref(Buffer(op.name.lower(), max(size, least)))
         return self._quantized[op, value]
 
     # ---- Nodes --------------------------------------------------------------------------------
@@ -114,20 +121,30 @@ class Scope:
         node = self.graph.nodes[value]
         if self.is_gate(value):
             return  # its one reader computes it part by part
-        dst = self._destination(value, node)
-        _FORWARD[node.op](self, value, node, dst)
-        for lora in node.loras:
-            self.lora(value, node, lora, dst)
+        if self.loop is not None and forms.is_narrow(self.context, value):
+            _NARROW[node.op](self, node, self.quantized_place(value, Op.QUANTIZE))
+            return
+        if self.loop is not None and forms.is_short(self.context, value):
+            least = 4 * node.width if self.is_second_factor(value) else 0
+            op, dst = Op.NARROW, self.quantized_place(value, Op.QUANTIZE16, least)
+            _SHORT[node.op](self, node, dst)
+            for lora in node.loras:
+                self.lora16(value, node, lora, dst)
+        else:
+            op, dst = Op.QUANTIZE, self._destination(value, node)
+            _FORWARD[node.op](self, value, node, dst)
+            for lora in node.loras:
+                self.lora(value, node, lora, dst)
         if self.loop is not None and value in self.context.q8_blocks:
             row = Ref(self.context.q8_blocks[value], step=True)
-            self.emit(Op.QUANTIZE, node.width, dst=row, a=dst)
+            self.emit(op, node.width, dst=row, a=dst)
 
     def is_gate(self, value: int) -> bool:
         """Is it one of two ternary layers that nothing but a SwiGLU reads, to be done in parts?"""
         readers = self.graph.consumers(value) if self.context.layout.split_gates else []
         if len(readers) != 1 or self.graph.nodes[readers[0]].op != "swiglu":
             return False
-        if readers[0] in self.context.blocks:
+        if readers[0] in self.context.blocks or forms.is_narrow(self.context, readers[0]):
             return False
         pair = self.graph.nodes[readers[0]].inputs
         nodes = [self.graph.nodes[v] for v in pair]
@@ -135,6 +152,12 @@ class Scope:
         plain = all(n.op == "bitlinear" and not n.loras for n in nodes)
         wide = nodes[0].width >= 2 * ROW_GROUP
         return alone and plain and wide and nodes[0].inputs == nodes[1].inputs
+
+    def is_second_factor(self, value: int) -> bool:
+        """Does a SwiGLU wait for it last? Then memory is short: sums and result share theirs."""
+        (reader, *_) = self.graph.consumers(value)
+        node = self.graph.nodes[reader]
+        return node.op == "swiglu" and (Op.QUANTIZE16, node.inputs[0]) in self._quantized
 
     def _destination(self, value: int, node: Node) -> Ref:
         if self.loop is not None and value in self.context.blocks:
@@ -158,6 +181,13 @@ class Scope:
         operands = self.lora_operands(value, lora)
         a = self.ref(node.inputs[0])
         self.emit(Op.LORA, *dims, dst=dst, a=a, d=scratch, imm=lora.scale, **operands)
+
+    def lora16(self, value: int, node: Node, lora: Lora, dst: Ref) -> None:
+        dims = (self.graph.nodes[node.inputs[0]].width, node.width, lora.rank)
+        scratch = zip("def", (self.scratch(4 * dims[k]) for k in (2, 0, 1)), strict=True)
+        operands = {**self.lora_operands(value, lora), **dict(scratch)}
+        a = self.quantized(node.inputs[0])
+        self.emit(Op.LORA16, *dims, dst=dst, a=a, imm=lora.scale, **operands)
 
     def lora_operands(self, value: int, lora: Lora) -> dict[str, Any]:
         """Operands b (and c): the adapter, or the trained factors as tensors."""
@@ -208,7 +238,7 @@ def _bitlinear(s: Scope, value: int, node: Node, dst: Ref) -> None:
 
 
 def _rmsnorm(s: Scope, value: int, node: Node, dst: Ref) -> None:
-    gain = s.context.pool.vector(node.params[0]) if node.params else None
+    gain = s.context.pool.gain(node.params[0]) if node.params else None
     a = s.ref(node.inputs[0])
     s.emit(Op.RMSNORM, node.width, dst=dst, a=a, b=gain, imm=node.attrs["eps"])
 
@@ -302,6 +332,35 @@ def _binary(op: Op):
 
     return emit
 
+
+def _ternary16(s: Scope, node: Node, dst: Ref) -> None:
+    x = node.inputs[0]
+    width = s.graph.nodes[x].width
+    q, b = s.quantized(x), s.context.pool.ternary(node.params[0])
+    d = s.scratch(ops.scratch_bytes(width))
+    e = dst if dst.buffer.bytes >= 4 * node.width else s.scratch(4 * node.width)
+    s.emit(Op.TERNARY16, width, node.width, dst=dst, a=q, b=b, d=d, e=e)
+
+
+def _rope16(s: Scope, node: Node, dst: Ref) -> None:
+    flags = ops.INTERLEAVED if node.attrs.get("interleaved") else 0
+    a, b = s.quantized(node.inputs[0], Op.QUANTIZE16), s.frequencies(node)
+    s.emit(Op.ROPE16, node.width, node.attrs["head_dim"], flags=flags, dst=dst, a=a, b=b)
+
+
+def _norm_q8(s: Scope, node: Node, dst: Ref) -> None:
+    gain = s.context.pool.short_vector(node.params[0]) if node.params else None
+    a, d = s.ref(node.inputs[0]), s.scratch(4 * node.width)
+    s.emit(Op.NORM_Q8, node.width, dst=dst, a=a, b=gain, d=d, imm=node.attrs["eps"])
+
+
+def _swiglu_q8(s: Scope, node: Node, dst: Ref) -> None:
+    a, b = (s.quantized(v, Op.QUANTIZE16) for v in node.inputs)
+    s.emit(Op.SWIGLU_Q8, node.width, dst=dst, a=a, b=b, d=s.scratch(4 * node.width))
+
+
+_SHORT = {"bitlinear": _ternary16, "rope": _rope16}  # results that are int16 rows
+_NARROW = {"rmsnorm": _norm_q8, "swiglu": _swiglu_q8}  # results that are int8 rows
 
 _FORWARD = {
     "input": _input,

@@ -71,6 +71,16 @@ class TensorPool:
         dtype = "F32" if self.dtype == "F32" else "F16"
         return self._get(name, lambda: Tensor.floats(name, self._parameter(name), dtype))
 
+    def short_vector(self, name: str) -> TensorRef:
+        """A gain [n] for a norm in integers."""
+        short = f"{name.removesuffix('.weight')}.i16"
+        return self._get(short, lambda: Tensor.floats(short, self._parameter(name), "I16"))
+
+    def gain(self, name: str) -> TensorRef:
+        """A gain [n] for a norm in floats, which can read what one in integers has as well."""
+        short = f"{name.removesuffix('.weight')}.i16"
+        return self.short_vector(name) if short in self._index else self.vector(name)
+
     def factor(self, name: str) -> TensorRef:
         """A trained LoRA factor, F32 so that host and board multiply the same numbers."""
         return self._get(name, lambda: Tensor.floats(name, self._parameter(name)))
