@@ -26,9 +26,11 @@
 #include "views.c"
 #include "tape.c"
 
+#include "blas.c"
 #include "checks.c"
 #include "ops_attention.c"
 #include "ops_linear.c"
+#include "ops_bitlinear.c"
 #include "ops_conv.c"
 #include "ops_norm.c"
 #include "ops_pointwise.c"

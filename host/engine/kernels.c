@@ -1,6 +1,6 @@
-/* kernels.c - the inner loops, compiled per instruction set from simd.h, gemm.h, rows.h and
- * activations.h, and the choice among them at run time. A build without optimisation, where wide
- * vectors would only cost compile time, has the portable ones alone. */
+/* kernels.c - the inner loops, compiled per instruction set from simd.h, gemm.h, rows.h,
+ * activations.h and ternary.h, and the choice among them at run time. A build without optimisation,
+ * where wide vectors would only cost compile time, has the portable ones alone. */
 #include "internal.h"
 #include "kernels.h"
 
@@ -67,6 +67,10 @@ static const te_float te_count[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 
 #define TE_ZIP_HIGH_16(a, b)                                                                       \
     __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 
+/* The low bytes of lanes, and the numbers that unsigned bytes are. */
+#define TE_TO_BYTES(v, type)   __builtin_convertvector(v, type)
+#define TE_FROM_BYTES(v, type) __builtin_convertvector(v, type)
+
 /* Joins the lanes of v by `join`, over ever smaller distances. */
 #define TE_FOLD_2(v, join) v = join(v, __builtin_shufflevector(v, v, 1, 0))
 #define TE_FOLD_4(v, join)                                                                         \
@@ -76,6 +80,14 @@ static const te_float te_count[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 
     v = join(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3));                            \
     v = join(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5));                            \
     v = join(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6))
+
+/* Products of bytes, where there are kernels for them. */
+#define TE_TERNARY_ROWS_portable NULL
+#ifdef TE_DOUBLE
+#define TE_TERNARY_ROWS_avx2 NULL
+#else
+#define TE_TERNARY_ROWS_avx2 te_ternary_rows_avx2
+#endif
 
 /* `products` made the matrix kernels, `suffix` the passes over rows. */
 #define TE_TABLE(label, products, suffix)                                                          \
@@ -92,9 +104,10 @@ static const te_float te_count[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 
         .sum_squares = te_sum_squares_##suffix,                                                    \
         .total = te_total_##suffix,                                                                \
         .total_abs = te_total_abs_##suffix,                                                        \
-        .max_abs = te_max_abs_##suffix,                                                            \
-        .quantize = te_quantize_##suffix,                                                          \
-        .ternarize = te_ternarize_##suffix,                                                        \
+        .codes = te_codes_##suffix,                                                                \
+        .trits = te_trits_##suffix,                                                                \
+        .dequantize = te_dequantize_##suffix,                                                      \
+        .ternary_rows = TE_TERNARY_ROWS_##suffix,                                                  \
         .exp_row = te_exp_row_##suffix,                                                            \
         .softmax_back = te_softmax_back_##suffix,                                                  \
         .softmax_columns = te_softmax_columns_##suffix,                                            \
@@ -164,6 +177,37 @@ TE_TABLE(TE_PORTABLE_NAME, portable, portable);
 #if defined(__x86_64__) && defined(__GNUC__) && defined(__OPTIMIZE__)
 #define TE_X86
 
+typedef char te_char32 __attribute__((vector_size(32)));
+typedef int te_int8 __attribute__((vector_size(32)));
+
+#if defined(__GNUC__) && !defined(__clang__) && !defined(TE_DOUBLE)
+/* GCC converts bytes one by one, unless it is told what to do. */
+typedef char te_char16 __attribute__((vector_size(16)));
+typedef long long te_long2 __attribute__((vector_size(16)));
+typedef char te_char8 __attribute__((vector_size(8)));
+#undef TE_TO_BYTES
+#undef TE_FROM_BYTES
+#define TE_TO_BYTES(v, type)   ((type)te_to_bytes_avx2((te_int8)(v)))
+#define TE_FROM_BYTES(v, type) __builtin_convertvector(te_from_bytes_avx2((te_char8)(v)), type)
+
+static inline __attribute__((target("avx2"), always_inline)) te_char8 te_to_bytes_avx2(te_int8 v) {
+    const te_char32 low = {0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                           0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+    const te_int8 packed = (te_int8)__builtin_ia32_pshufb256((te_char32)v, low);
+    const int halves[2] = {packed[0], packed[4]};
+    te_char8 bytes;
+    memcpy(&bytes, halves, sizeof bytes);
+    return bytes;
+}
+
+static inline __attribute__((target("avx2"), always_inline)) te_int8
+te_from_bytes_avx2(te_char8 v) {
+    long long bits;
+    memcpy(&bits, &v, sizeof bits);
+    return (te_int8)__builtin_ia32_pmovzxbd256((te_char16)(te_long2){bits, 0});
+}
+#endif
+
 #define TE_SUFFIX       avx2
 #define TE_TARGET       __attribute__((target("avx2,fma")))
 #define TE_VECTOR_BYTES 32
@@ -193,6 +237,9 @@ TE_TABLE(TE_PORTABLE_NAME, portable, portable);
 #include "gemm.h"
 #include "rows.h"
 #include "activations.h"
+#ifndef TE_DOUBLE
+#include "ternary.h"
+#endif
 TE_TABLE("avx2", avx2, avx2);
 #include "simd_end.h"
 

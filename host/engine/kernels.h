@@ -46,6 +46,19 @@ typedef struct {
     const te_float *row_scale, *bias;
 } te_tile;
 
+/* y [rows, out] = (codes - 128) trits^T * row_scale, from bytes; see ternary.h. */
+typedef struct {
+    int64_t groups, out; /* rows of codes have 4 * groups bytes */
+    const uint8_t *codes;
+    const int32_t *panels; /* [out / 16, 1 + groups, 16]: first -128 * sum of the column's trits,
+                              then words of four trits, as signed bytes */
+    const te_float *row_scale;
+    te_float *y;
+} te_ternary;
+
+/* Columns of a panel of trits: two vectors of sums. */
+enum { TE_TERNARY_COLUMNS = 16 };
+
 /* Rows [rows, n] of the backward pass of a norm; see rows.h. */
 typedef struct {
     int64_t n;
@@ -97,9 +110,11 @@ struct te_kernels {
     te_float (*sum_squares)(int64_t n, te_float mean, const te_float *x);
     te_float (*total)(int64_t n, const te_float *x);
     double (*total_abs)(int64_t n, const te_float *x);
-    te_float (*max_abs)(int64_t n, const te_float *x);
-    void (*quantize)(int64_t n, te_float factor, te_float limit, const te_float *x, te_float *y);
-    void (*ternarize)(int64_t n, te_float divisor, const te_float *x, te_float *y);
+    void (*codes)(int64_t rows, int64_t n, int64_t stride, te_float eps, const te_float *x,
+                  uint8_t *q, te_float *scales);
+    void (*trits)(int64_t n, te_float divisor, const te_float *x, uint8_t *q);
+    void (*dequantize)(int64_t n, te_float factor, const uint8_t *q, te_float *y);
+    void (*ternary_rows)(const te_ternary *t, int64_t first, int64_t last); /* or NULL */
     te_float (*exp_row)(int64_t n, te_float factor, const te_float *x, te_float *y,
                         te_float *largest);
     void (*softmax_back)(int64_t n, te_float factor, te_float inner, const te_float *p,

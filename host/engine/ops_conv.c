@@ -33,9 +33,11 @@ te_tensor *te_conv1d(te_ctx *ctx, te_tensor *x, te_tensor *w, te_tensor *b, int6
     if (w->ndim != 3 || w->shape[2] != te_width(x) || w->numel == 0)
         return te_fail_shapes(ctx, "conv1d", "x", x, "w", w,
                               "needs [..., time, in] and [out, kernel, in]");
-    if (stride < 1 || left < 0 || right < 0)
+    if (stride < 1 || left < 0 || right < 0 || stride > INT32_MAX || left > INT32_MAX ||
+        right > INT32_MAX)
         return te_fail(ctx, TE_ERR_VALUE,
-                       "conv1d: stride %lld must be positive, padding %lld and %lld not negative",
+                       "conv1d: stride %lld must be positive, padding %lld and %lld not negative, "
+                       "all below 2^31",
                        (long long)stride, (long long)left, (long long)right);
     te_node node = {.op = TE_OP_CONV1D,
                     .n_in = b ? 3 : 2,

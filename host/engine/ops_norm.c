@@ -36,6 +36,8 @@ static te_tensor *te_norm(te_ctx *ctx, int op, const char *name, te_tensor *x, t
         !te_check_dims(ctx, name, "x", x, 1) || !te_check_vector(ctx, name, "gain", gain, x) ||
         (bias && !te_check_vector(ctx, name, "bias", bias, x)))
         return NULL;
+    if (!(eps >= 0))
+        return te_fail(ctx, TE_ERR_VALUE, "%s: eps %g must not be negative", name, eps);
     te_tensor *y = te_tensor_like(ctx, x);
     te_float *stats = te_alloc_floats(ctx, 2 * te_rows(x));
     if (!y || !stats) {

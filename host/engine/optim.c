@@ -22,6 +22,13 @@ struct te_optim {
 };
 
 static te_optim *te_optim_new(te_ctx *ctx, const te_optim *settings) {
+    const te_optim *s = settings;
+    if (!(s->beta1 >= 0 && s->beta1 < 1 && s->beta2 >= 0 && s->beta2 < 1 && s->eps >= 0 &&
+          isfinite(s->eps) && s->weight_decay >= 0 && isfinite(s->weight_decay)))
+        return te_fail(ctx, TE_ERR_VALUE,
+                       "optimiser: betas or momentum %g and %g must be in 0..1 (not 1), eps %g and "
+                       "weight decay %g finite and not negative",
+                       s->beta1, s->beta2, s->eps, s->weight_decay);
     te_optim *optim = te_alloc(ctx, sizeof *optim);
     if (!optim) return NULL;
     *optim = *settings;
@@ -129,6 +136,11 @@ te_status te_optim_add(te_optim *optim, te_tensor *param, int decay) {
     }
     if (param->strided) {
         te_fail(ctx, TE_ERR_STATE, "optim_add: the parameter is a view that is not contiguous");
+        return ctx->status;
+    }
+    for (int64_t i = 0; i < optim->count; i++) {
+        if (optim->entries[i].param != param) continue;
+        te_fail(ctx, TE_ERR_STATE, "optim_add: the parameter was added before");
         return ctx->status;
     }
     te_optim_entry entry = {.decay = decay != 0};

@@ -58,12 +58,6 @@ static TE_TARGET te_float V(total)(int64_t n, const te_float *x) {
     return V(sum)(total);
 }
 
-static TE_TARGET te_float V(max_abs)(int64_t n, const te_float *x) {
-    V(vec) top = V(set)(0);
-    TE_EACH_VECTOR top = V(max)(V(abs)(TE_AT(x)), top);
-    return V(largest)(top);
-}
-
 /* Sum of |x| in eight double lanes, n / 8 elements each, so that every set of kernels gives the
  * same value. */
 static TE_TARGET double V(total_abs)(int64_t n, const te_float *x) {
@@ -90,18 +84,60 @@ static TE_TARGET double V(total_abs)(int64_t n, const te_float *x) {
            ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
 
-/* y = clamp(round(x * factor), -limit, limit): activations to int8, kept in floats */
-static TE_TARGET void V(quantize)(int64_t n, te_float factor, te_float limit, const te_float *x,
-                                  te_float *y) {
-    V(vec) f = V(set)(factor), top = V(set)(limit), bottom = V(set)(-limit);
-    TE_EACH_VECTOR TE_PUT(y, V(max)(V(min)(V(round)(TE_AT(x) * f), top), bottom));
+/* Stores round(v) + 128 as bytes, for -128 <= v <= 127. */
+TE_INLINE void V(put_bytes)(uint8_t *q, V(vec) v, int64_t n) {
+#if TE_VECTOR_BYTES
+    /* Adding the magic number rounds, and leaves the result in the low bits. */
+    V(bytes) bytes = TE_TO_BYTES((V(ivec))(v + V(set)(TE_ROUND_MAGIC + 128)), V(bytes));
+    if (n >= V(lanes))
+        memcpy(q, &bytes, sizeof bytes);
+    else
+        memcpy(q, &bytes, (size_t)n);
+#else
+    if (n > 0) *q = (uint8_t)(V(round)(v) + 128);
+#endif
 }
 
-/* y = clamp(round(x / divisor), -1, 1): weights to trits, kept in floats. The quotient is clamped
- * before it is rounded, which changes nothing but keeps it in the range of V(round). */
-static TE_TARGET void V(ternarize)(int64_t n, te_float divisor, const te_float *x, te_float *y) {
+/* Rows of activations to bytes 128 + round(x * 127 / s), with s = max(max |x|, eps) in `scales`; s
+ * is a NaN where some x of the row is none or infinite. Rows of q are `stride` apart. */
+static TE_TARGET void V(codes)(int64_t rows, int64_t n, int64_t stride, te_float eps,
+                               const te_float *x, uint8_t *q, te_float *scales) {
+    for (; rows > 0; rows--, x += n, q += stride) {
+        V(vec) top = V(set)(eps), odd = V(set)(0);
+        TE_EACH_VECTOR {
+            V(vec) v = TE_AT(x);
+            top = V(max)(V(abs)(v), top);
+            odd += v - v;
+        }
+        const te_float s = V(largest)(top);
+        V(vec) f = V(set)(127 / s);
+        TE_EACH_VECTOR V(put_bytes)(q + i, TE_AT(x) * f, left);
+        *scales++ = s + V(sum)(odd);
+    }
+}
+
+/* Weights to bytes 128 + clamp(round(x / divisor), -1, 1). The quotient is clamped before it is
+ * rounded, which changes nothing but keeps it in range. */
+static TE_TARGET void V(trits)(int64_t n, te_float divisor, const te_float *x, uint8_t *q) {
     V(vec) d = V(set)(divisor), one = V(set)(1);
-    TE_EACH_VECTOR TE_PUT(y, V(round)(V(max)(V(min)(TE_AT(x) / d, one), -one)));
+    TE_EACH_VECTOR V(put_bytes)(q + i, V(max)(V(min)(TE_AT(x) / d, one), -one), left);
+}
+
+/* y = factor * (q - 128) */
+static TE_TARGET void V(dequantize)(int64_t n, te_float factor, const uint8_t *q, te_float *y) {
+    V(vec) f = V(set)(factor), zero = V(set)(128);
+    TE_EACH_VECTOR {
+#if TE_VECTOR_BYTES
+        V(bytes) bytes = {0};
+        if (left >= V(lanes))
+            memcpy(&bytes, q + i, sizeof bytes);
+        else
+            memcpy(&bytes, q + i, (size_t)left);
+        TE_PUT(y, (TE_FROM_BYTES(bytes, V(vec)) - zero) * f);
+#else
+        TE_PUT(y, ((te_float)q[i] - zero) * f);
+#endif
+    }
 }
 
 /* y = exp(factor * (x - *largest)), the terms of a softmax; returns their sum. factor > 0 */

@@ -70,6 +70,7 @@ static double te_lr_part(int64_t step, int64_t warmup, int64_t total) {
 }
 
 double te_lr_constant(int64_t step, int64_t warmup, double lr) {
+    if (step < 0) step = 0;
     return step < warmup ? lr * (double)(step + 1) / (double)warmup : lr;
 }
 

@@ -14,6 +14,7 @@ typedef te_float V(vec_unaligned)
 typedef te_int V(ivec) __attribute__((vector_size(TE_VECTOR_BYTES)));
 typedef te_int V(ivec_unaligned)
     __attribute__((vector_size(TE_VECTOR_BYTES), aligned(sizeof(te_int)), may_alias));
+typedef uint8_t V(bytes) __attribute__((vector_size(TE_VECTOR_BYTES / sizeof(te_float))));
 
 TE_INLINE V(vec) V(set)(te_float x) {
     return x - (V(vec)){0};

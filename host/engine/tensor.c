@@ -19,8 +19,13 @@ static te_tensor *te_tensor_frame(te_ctx *ctx, int dtype, int ndim, const int64_
                        ndim, (int)TE_MAX_DIMS);
     int64_t numel = 1;
     for (int i = 0; i < ndim; i++) {
-        if (shape[i] < 0 || (shape[i] > 0 && numel > (INT64_C(1) << 36) / shape[i]))
+        if (shape[i] < 0)
             return te_fail(ctx, TE_ERR_SHAPE, "tensor: dimension %d is %lld, which is not possible",
+                           i, (long long)shape[i]);
+        if (shape[i] > 0 && numel > (INT64_C(1) << 36) / shape[i])
+            return te_fail(ctx, TE_ERR_SHAPE,
+                           "tensor: more than 2^36 elements, which is not possible (dimension %d "
+                           "is %lld)",
                            i, (long long)shape[i]);
         numel *= shape[i];
     }

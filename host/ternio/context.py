@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 
+def _checked(seed: int) -> int:
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+        raise ModelError(f"seed {seed!r}: expected an integer from 0 to 2^64 - 1")
+    return int(seed)
+
+
 @dataclass(frozen=True)
 class Node:
     """One recorded operation.
@@ -47,7 +53,7 @@ class Context:
     """
 
     def __init__(self, seed: int = 0) -> None:
-        pointer = lib.te_ctx_new(seed)
+        pointer = lib.te_ctx_new(_checked(seed))
         if pointer == ffi.NULL:
             raise TernioError("the engine could not allocate a context")
         self.pointer = ffi.gc(pointer, lib.te_ctx_free)
@@ -62,7 +68,7 @@ class Context:
 
     def seed(self, seed: int) -> None:
         """Restarts the generator."""
-        lib.te_seed(self.pointer, seed)
+        lib.te_seed(self.pointer, _checked(seed))
 
     @property
     def generator_state(self) -> np.ndarray:
@@ -74,6 +80,8 @@ class Context:
     @generator_state.setter
     def generator_state(self, state: np.ndarray) -> None:
         copy = np.array(state, dtype=np.uint64)
+        if copy.shape != (4,) or not copy.any():
+            raise ModelError("generator state: expected 4 numbers, not all of them 0")
         lib.te_rng_set_state(self.pointer, ffi.from_buffer("uint64_t[]", copy))
 
     def reset(self) -> None:

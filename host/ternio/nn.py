@@ -17,7 +17,7 @@ import numpy as np
 
 from . import functional as F
 from ._engine import lib
-from .context import Context
+from .context import Context, current_context
 from .errors import ModelError
 from .tensor import Tensor
 
@@ -50,7 +50,12 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __init__(self, *shape: int, context: Context | None = None) -> None:
-        super().__init__(np.zeros(shape, dtype=np.float32), requires_grad=True, context=context)
+        if not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
+            raise ModelError(f"parameter of shape {list(shape)}: expected dimensions above 0")
+        self.context = context or current_context()
+        kind = lib.TE_DTYPE_FLOAT
+        self._adopt(lib.te_zeros(self.context.pointer, kind, len(shape), list(shape)))
+        self.requires_grad = True
 
     def fill_(self, value: float) -> Parameter:
         """Sets every element."""
@@ -187,8 +192,9 @@ class Linear(Module):
     """y = x w^T + b; initialised uniformly within 1/sqrt(in_features)."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        self.weight = Parameter(out_features, in_features)
         bound = 1 / math.sqrt(in_features)
-        self.weight = Parameter(out_features, in_features).uniform_(-bound, bound)
+        self.weight.uniform_(-bound, bound)
         self.bias = Parameter(out_features).uniform_(-bound, bound) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -199,8 +205,9 @@ class BitLinear(Module):
     """A linear layer whose weights are ternary and whose inputs are int8 (arXiv 2402.17764)."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
+        self.weight = Parameter(out_features, in_features)
         bound = 1 / math.sqrt(in_features)
-        self.weight = Parameter(out_features, in_features).uniform_(-bound, bound)
+        self.weight.uniform_(-bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.bitlinear(x, self.weight)

@@ -22,6 +22,7 @@ from .schedule import (
     StepSchedule,
     cosine_lr,
 )
+from .tensor import Tensor
 
 __all__ = [
     "OPTIMIZERS",
@@ -58,6 +59,9 @@ class Optimizer:
         lr: float,
         decays: Callable[[Parameter], bool],
     ) -> None:
+        params = list(params)
+        if not all(isinstance(p, Tensor) for p in params):
+            raise ModelError("optimiser: expected parameters, e.g. model.parameters()")
         self.params, self.lr = [p for p in params if p.requires_grad], float(lr)
         if not self.params:
             raise ModelError("optimiser: no parameter that requires a gradient")

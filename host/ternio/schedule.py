@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 from ._engine import ffi, lib
+from .errors import ModelError
 
 if TYPE_CHECKING:
     from .optim import Optimizer
@@ -116,6 +117,8 @@ class StepGuard:
     LOWEST = 2.0**-24
 
     def __init__(self, scale: float = 1.0, patience: int = 200) -> None:
+        if not 0 < scale < math.inf:
+            raise ModelError(f"loss scale {scale}: expected a number above 0")
         self.pointer = ffi.new("te_guard *")
         lib.te_guard_start(self.pointer, scale)
         self.pointer.patience = patience

@@ -14,6 +14,7 @@ import numpy as np
 from ._engine import ffi, lib
 from .context import Context, current_context, manual_seed, no_grad
 from .errors import ModelError
+from .indexing import index
 
 __all__ = ["Context", "Tensor", "current_context", "manual_seed", "no_grad"]
 
@@ -173,6 +174,12 @@ class Tensor:
     def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
     def __len__(self) -> int:
         if not self.ndim:
             raise TypeError("len() of a tensor without dimensions")
@@ -230,9 +237,9 @@ class Tensor:
     # ---- Operations ----
 
     def _constant(self, value: object) -> Tensor:
-        return (
-            value if isinstance(value, Tensor) else Tensor(np.float32(value), context=self.context)
-        )
+        if isinstance(value, Tensor):
+            return value
+        return Tensor(_as_array(value).astype(np.float32), context=self.context)
 
     def __add__(self, other: Tensor | float) -> Tensor:
         return apply(lib.te_add, self, self._constant(other))
@@ -256,6 +263,9 @@ class Tensor:
 
     def __truediv__(self, other: float) -> Tensor:
         return self * (1.0 / other)
+
+    def __getitem__(self, key: object) -> Tensor:
+        return index(self, key)
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         """The same values under other dimensions, one of which may be -1.
@@ -341,13 +351,26 @@ def apply(function: object, *args: object) -> Tensor:
             values.append(ffi.NULL if arg is None else arg)
     if context is None:
         raise ModelError("an operation needs at least one Tensor")
-    return Tensor.wrap(function(context.pointer, *values), context)
+    try:
+        return Tensor.wrap(function(context.pointer, *values), context)
+    except (TypeError, OverflowError) as error:
+        raise ModelError(_misfit(function, args, error)) from None
+
+
+def _misfit(function: object, args: tuple[object, ...], error: Exception) -> str:
+    """Why the engine's function does not take these arguments."""
+    name = function.__name__.removeprefix("te_")
+    for arg in args:
+        if isinstance(arg, np.ndarray):
+            return f"{name}: expected a Tensor, got an array; wrap it: Tensor(array)"
+    kinds = ", ".join("Tensor" if isinstance(a, Tensor) else repr(a) for a in args)
+    return f"{name}({kinds}): {error}"
 
 
 def concatenate(tensors: Sequence[Tensor], dim: int) -> Tensor:
     """Joins tensors along a dimension; see functional.cat."""
-    if not tensors:
-        raise ModelError("cat: expected at least one tensor")
+    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
+        raise ModelError("cat: expected at least one tensor, and tensors only")
     context = tensors[0].context
     if any(t.context is not context for t in tensors):
         raise ModelError("tensors of two contexts in one operation; create them in one")
@@ -359,10 +382,16 @@ def _as_array(data: object) -> np.ndarray:
     """Numbers as float32 or int32; ModelError for what holds neither."""
     try:
         array = np.asarray(data)
-    except ValueError as error:
-        raise ModelError(f"Tensor: rows of unequal length ({error})") from error
-    if array.dtype.kind in "iu" and not (array.size and np.abs(array).max() > 2**31 - 1):
-        return array.astype(np.int32)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"Tensor: not an array of numbers ({error})") from error
+    if array.dtype.kind in "iu":
+        limits = np.iinfo(np.int32)
+        if not array.size or (limits.min <= array.min() and array.max() <= limits.max):
+            return array.astype(np.int32)
     if array.dtype.kind in "fb":
-        return array.astype(np.float32)
+        with np.errstate(over="ignore"):
+            values = array.astype(np.float32)
+        if not np.array_equal(np.isinf(values), np.isinf(array)):
+            raise ModelError("Tensor: values beyond the range of float32")
+        return values
     raise ModelError(f"Tensor: expected float or 32-bit int values, got {array.dtype}")

@@ -28,6 +28,16 @@ def test_every_failing_allocation_leaks_and_crashes_nothing(tmp_path):
     assert int(done.stdout) > 100, "fewer allocations failed than the operations make"
 
 
+@pytest.mark.parametrize("double", [False, True])
+def test_random_calls_are_answered_or_refused(tmp_path, double):
+    flags = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    program = build(tmp_path, HERE / "fuzz_check.c", *flags, *["-DTE_DOUBLE"] * double)
+    done = subprocess.run([program, "3000"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    fitted, refused = map(int, done.stdout.split())
+    assert fitted > 20_000 and refused > 20_000
+
+
 def test_the_example_learns_and_repeats_itself(tmp_path, libraries):
     program, source = tmp_path / "train", ENGINE / "examples" / "train.c"
     command = ["cc", "-std=c11", f"-I{ENGINE}", str(source), str(libraries[False])]

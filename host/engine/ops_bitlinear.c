@@ -1,0 +1,241 @@
+/* ops_bitlinear.c - BitLinear (arXiv 2402.17764): weights rounded to trits, each input vector to
+ * int8, products in integers. */
+#include "internal.h"
+#include "kernels.h"
+
+/* ---- Quantisers ---- */
+
+/* gamma = mean(|w|) */
+static te_float te_mean_abs(const te_kernels *kernels, const te_float *w, int64_t n) {
+    return n ? (te_float)(kernels->total_abs(n, w) / (double)n) : 0;
+}
+
+/* Bytes as the kernels make them, 128 above what they mean, to signed ones. */
+static void te_to_signed(int64_t n, int8_t *q) {
+    for (int64_t i = 0; i < n; i++) q[i] = (int8_t)((uint8_t)q[i] - 128);
+}
+
+te_float te_quantize_ternary(const te_float *w, int64_t n, int8_t *trits) {
+    const te_kernels *kernels = te_find_kernels("portable");
+    const te_float gamma = te_mean_abs(kernels, w, n);
+    kernels->trits(n, gamma + TE_QUANT_EPS, w, (uint8_t *)trits);
+    te_to_signed(n, trits);
+    return gamma;
+}
+
+te_float te_quantize_int8(const te_float *x, int64_t n, int8_t *q) {
+    te_float s;
+    te_find_kernels("portable")->codes(1, n, n, TE_QUANT_EPS, x, (uint8_t *)q, &s);
+    te_to_signed(n, q);
+    return s;
+}
+
+/* ---- The layer ---- */
+
+/* Both operands as bytes, 128 above what they mean, in rows of 4 * groups of them, of which the
+ * last may mean zero. In memory a block of each, which begins with the scale or scales. */
+typedef struct {
+    int64_t rows, in, out, groups;
+    te_float *gamma;  /* one */
+    uint8_t *trits;   /* [out, 4 * groups] */
+    te_float *scales; /* [rows]: s of each vector */
+    uint8_t *codes;   /* [rows, 4 * groups] */
+} te_bit_operands;
+
+static te_bit_operands te_bit_operands_of(const te_tensor *x, const te_tensor *w) {
+    const int64_t in = w->shape[1];
+    return (te_bit_operands){te_rows(x), in, w->shape[0], (in + 3) / 4, NULL, NULL, NULL, NULL};
+}
+
+/* Where scales and bytes lie in the blocks of the weights and of the vectors, each may be NULL. */
+static void te_bit_place(te_bit_operands *b, te_float *weights, te_float *vectors) {
+    b->gamma = weights;
+    b->trits = weights ? (uint8_t *)(weights + 1) : NULL;
+    b->scales = vectors;
+    b->codes = vectors ? (uint8_t *)(vectors + b->rows) : NULL;
+}
+
+typedef struct {
+    te_ctx *ctx;
+    te_bit_operands b;
+    const te_float *x;
+    te_float *row_scale; /* [rows]: gamma * s / 127 */
+    te_ternary ternary;
+    te_float *floats; /* of the rows in hand: codes as floats, times s / 127 in the backward pass */
+    int64_t first;    /* of these rows */
+    int scaled;
+} te_bit_work;
+
+static void te_bit_codes_range(void *argument, int thread, int64_t first, int64_t last) {
+    const te_bit_work *w = argument;
+    const te_bit_operands *b = &w->b;
+    const int64_t stride = 4 * b->groups;
+    (void)thread;
+    for (int64_t i = first; i < last && stride > b->in; i++)
+        memset(b->codes + i * stride + b->in, 128, (size_t)(stride - b->in));
+    w->ctx->kernels->codes(last - first, b->in, stride, TE_QUANT_EPS, w->x + first * b->in,
+                           b->codes + first * stride, b->scales + first);
+    for (int64_t i = first; i < last; i++)
+        w->row_scale[i] = *b->gamma * b->scales[i] / TE_QUANT_MAX;
+}
+
+static void te_bit_product_range(void *argument, int thread, int64_t first, int64_t last) {
+    const te_bit_work *w = argument;
+    (void)thread;
+    w->ctx->kernels->ternary_rows(&w->ternary, first, last);
+}
+
+static void te_bit_floats_range(void *argument, int thread, int64_t first, int64_t last) {
+    const te_bit_work *w = argument;
+    const te_bit_operands *b = &w->b;
+    (void)thread;
+    for (int64_t i = first; i < last; i++)
+        w->ctx->kernels->dequantize(b->in, w->scaled ? b->scales[w->first + i] / TE_QUANT_MAX : 1,
+                                    b->codes + (w->first + i) * 4 * b->groups,
+                                    w->floats + i * b->in);
+}
+
+/* Rows of vectors that are made floats at a time. */
+enum { TE_BIT_ROWS = TE_BLOCK_K };
+
+static int64_t te_bit_rows(const te_bit_work *w) {
+    const int64_t left = w->b.rows - w->first;
+    return left < TE_BIT_ROWS ? left : TE_BIT_ROWS;
+}
+
+/* Makes floats of te_bit_rows() vectors from w->first on. */
+static void te_bit_floats(te_bit_work *w) {
+    te_share(w->ctx, te_bit_rows(w), te_share_rows(w->b.in), te_bit_floats_range, w);
+}
+
+/* New floats [out, in]: factor * trits. NULL: no memory. */
+static te_float *te_bit_weights(te_ctx *ctx, const te_bit_operands *b, te_float factor) {
+    te_float *weights = te_alloc_floats(ctx, b->out * b->in);
+    for (int64_t j = 0; weights && j < b->out; j++)
+        ctx->kernels->dequantize(b->in, factor, b->trits + j * 4 * b->groups, weights + j * b->in);
+    return weights;
+}
+
+/* The panels of a te_ternary. NULL: no memory. */
+static int32_t *te_bit_panels(te_ctx *ctx, const te_bit_operands *b) {
+    const int64_t blocks = (b->out + TE_TERNARY_COLUMNS - 1) / TE_TERNARY_COLUMNS;
+    const int64_t words = (1 + b->groups) * TE_TERNARY_COLUMNS; /* of one panel */
+    int32_t *panels = te_alloc(ctx, blocks * words * (int64_t)sizeof *panels);
+    for (int64_t j = 0; panels && j < blocks * TE_TERNARY_COLUMNS; j++) {
+        int32_t *column = panels + j / TE_TERNARY_COLUMNS * words + j % TE_TERNARY_COLUMNS;
+        int32_t sum = 0;
+        for (int64_t p = 0; p < b->groups; p++) {
+            uint32_t word = 0x80808080;
+            if (j < b->out) memcpy(&word, b->trits + 4 * (j * b->groups + p), sizeof word);
+            /* the bytes are 127, 128 or 129 */
+            sum +=
+                (int32_t)((word & 0xff) + (word >> 8 & 0xff) + (word >> 16 & 0xff) + (word >> 24)) -
+                4 * 128;
+            word ^= 0x80808080;
+            memcpy(column + (1 + p) * TE_TERNARY_COLUMNS, &word, sizeof word);
+        }
+        *column = -128 * sum;
+    }
+    return panels;
+}
+
+/* y = codes trits^T, times the scales of the rows. Sums of floats are as exact as those of integers
+ * while they stay below 2^24: for in <= 132104. */
+static int te_bit_product(te_bit_work *w, te_float *y) {
+    te_ctx *ctx = w->ctx;
+    const te_bit_operands *b = &w->b;
+    if (ctx->kernels->ternary_rows) {
+        int32_t *panels = te_bit_panels(ctx, b);
+        if (!panels) return 0;
+        w->ternary = (te_ternary){b->groups, b->out, b->codes, panels, w->row_scale, y};
+        te_share(ctx, b->rows, 1 + TE_SHARE_PRODUCTS / (1 + b->in * b->out), te_bit_product_range,
+                 w);
+        te_free(ctx, panels);
+        return 1;
+    }
+    te_float *weights = te_bit_weights(ctx, b, 1);
+    w->floats = te_alloc_floats(ctx, TE_BIT_ROWS * b->in);
+    for (w->first = 0; weights && w->floats && w->first < b->rows; w->first += TE_BIT_ROWS) {
+        te_bit_floats(w);
+        te_forward_product(ctx, te_bit_rows(w), b->in, b->out, w->floats, weights,
+                           y + w->first * b->out, w->row_scale + w->first, NULL);
+    }
+    te_free(ctx, weights);
+    te_free(ctx, w->floats);
+    return ctx->status == TE_OK;
+}
+
+/* Quantises both operands, and multiplies them. */
+static int te_bit_forward(te_bit_work *w, te_tensor *weights, te_float *y) {
+    const te_kernels *kernels = w->ctx->kernels;
+    const te_bit_operands *b = &w->b;
+    *b->gamma = te_mean_abs(kernels, te_values(weights), weights->numel);
+    for (int64_t j = 0; j < b->out; j++) {
+        uint8_t *trits = b->trits + j * 4 * b->groups;
+        memset(trits + 4 * b->groups - 4, 128, 4);
+        kernels->trits(b->in, *b->gamma + TE_QUANT_EPS, te_values(weights) + j * b->in, trits);
+    }
+    te_share(w->ctx, b->rows, te_share_rows(b->in), te_bit_codes_range, w);
+    return te_bit_product(w, y);
+}
+
+te_tensor *te_bitlinear(te_ctx *ctx, te_tensor *x, te_tensor *w) {
+    te_tensor *y = te_linear_result(ctx, "bitlinear", x, w);
+    if (!y) return NULL;
+    te_bit_work work = {.ctx = ctx, .b = te_bit_operands_of(x, w), .x = te_values(x)};
+    const int64_t rows = work.b.rows, stride = 4 * work.b.groups;
+    const int64_t scale_bytes = (int64_t)sizeof(te_float);
+    te_node node = {.op = TE_OP_BITLINEAR, .n_in = 2, .in = {x, w}};
+    node.saved[0] = te_alloc(ctx, scale_bytes + work.b.out * stride);
+    node.saved[1] = te_alloc(ctx, rows * (scale_bytes + stride));
+    work.row_scale = te_alloc_floats(ctx, rows);
+    int done = node.saved[0] && node.saved[1] && work.row_scale;
+    if (done) {
+        te_bit_place(&work.b, node.saved[0], node.saved[1]);
+        done = te_bit_forward(&work, w, te_values(y));
+    }
+    te_free(ctx, work.row_scale);
+    if (!done) {
+        te_free_saved(ctx, &node);
+        te_release(y);
+        return NULL;
+    }
+    /* Each side's gradient needs the other side. */
+    for (int side = 0; side < 2; side++) {
+        if (te_needs_grad(ctx, node.in[side])) continue;
+        te_free(ctx, node.saved[side]);
+        node.saved[side] = NULL;
+    }
+    return te_record(ctx, &node, y);
+}
+
+/* The straight-through estimator differentiates at the dequantised operands:
+ * dx = dy (gamma trits), dw = dy^T (s/127 codes). */
+static int te_bitlinear_backward(te_ctx *ctx, te_node *node) {
+    te_tensor *x = node->in[0], *w = node->in[1];
+    te_bit_work work = {.ctx = ctx, .b = te_bit_operands_of(x, w), .scaled = 1};
+    const te_bit_operands *b = &work.b;
+    const te_float *dy = node->out->grad;
+    int accumulate = 0;
+    te_bit_place(&work.b, node->saved[0], node->saved[1]);
+    if (x->requires_grad) {
+        te_float *weights = te_bit_weights(ctx, b, *b->gamma);
+        te_float *dx = weights ? te_grad_buffer(x, &accumulate) : NULL;
+        if (dx) te_input_grad(ctx, b->rows, b->in, b->out, dy, weights, dx, accumulate);
+        te_free(ctx, weights);
+        if (!dx) return 0;
+    }
+    if (w->requires_grad) {
+        work.floats = te_alloc_floats(ctx, TE_BIT_ROWS * b->in);
+        te_float *dw = work.floats ? te_grad_buffer(w, &accumulate) : NULL;
+        if (dw && !b->rows && !accumulate) te_clear_floats(dw, w->numel);
+        for (; dw && work.first < b->rows; work.first += TE_BIT_ROWS, accumulate = 1) {
+            te_bit_floats(&work);
+            te_weight_grad(ctx, te_bit_rows(&work), b->in, b->out, dy + work.first * b->out,
+                           work.floats, dw, accumulate);
+        }
+        te_free(ctx, work.floats);
+        if (!dw) return 0;
+    }
+    return 1;
+}
