@@ -272,6 +272,17 @@ static inline int32_t tr_mul_shift16(int32_t a, int16_t b) {
 #endif
 }
 
+/* point[0], and point[1] << 16: two neighbours of a table at once */
+static inline uint32_t tr_two_points(const uint16_t *point) {
+#if defined(__ARM_FEATURE_UNALIGNED)
+    uint32_t two;
+    memcpy(&two, point, sizeof two);
+    return two;
+#else
+    return point[0] | (uint32_t)point[1] << 16;
+#endif
+}
+
 /* round_half_even(x) for |x| < 2^22, in the low bits, by adding 1.5 * 2^23; 0 in the low 16 bits
  * for NaN */
 static inline uint32_t tr_round_even(float x) {
