@@ -66,7 +66,7 @@ static int operand_ok(const checker *check, const tr_instr *i, uint32_t operand,
     case MAT:
         return tensor_ok(check, word, operand == MAT_I8 ? I8 : ANY, i->n1, i->n0);
     case TRITS:
-        return tensor_ok(check, word, operand == TRITS_ANY ? T2 | T2D : T2, i->n1, i->n0);
+        return tensor_ok(check, word, T2 | T2D, i->n1, i->n0);
     case LORA_A:
         if (word >> 29 == TR_SPACE_ADAPTER) return adapter_ok(check, i, word);
         return tensor_ok(check, word, FLOATS, i->n2, i->n0);

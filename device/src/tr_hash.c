@@ -70,13 +70,15 @@ void tr_sha256(const void *data, uint32_t bytes, uint8_t digest[32]) {
     const uint8_t *p = data;
     uint32_t left = bytes;
     for (; left >= 64; left -= 64, p += 64) sha256_block(state, p);
-    uint8_t tail[128] = {0};
-    uint32_t tail_bytes = left < 56 ? 64 : 128;
+    uint8_t tail[64] = {0};
     if (left) memcpy(tail, p, left);
     tail[left] = 0x80;
+    if (left >= 56) { /* the length needs a block of its own */
+        sha256_block(state, tail);
+        memset(tail, 0, sizeof tail);
+    }
     uint64_t bits = (uint64_t)bytes * 8;
-    for (unsigned k = 0; k < 8; ++k) tail[tail_bytes - 1 - k] = (uint8_t)(bits >> (8 * k));
+    for (unsigned k = 0; k < 8; ++k) tail[63 - k] = (uint8_t)(bits >> (8 * k));
     sha256_block(state, tail);
-    if (tail_bytes == 128) sha256_block(state, tail + 64);
     for (unsigned k = 0; k < 32; ++k) digest[k] = (uint8_t)(state[k / 4] >> (24 - 8 * (k & 3)));
 }

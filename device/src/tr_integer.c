@@ -1,6 +1,6 @@
 /* tr_integer.c - rows between two ternary layers in integers: "Integer rows" in FORMAT.md section
  * 5, whose names are used here. A row of floats is touched once, by the norm. */
-#include "kernels/tr_kernels.h"
+#include "kernels/tr_rows.h"
 #include "tr_math.h"
 #include "tr_weights.h"
 
@@ -31,15 +31,9 @@ static void close_q8(int8_t *q, uint32_t n, float s) {
 }
 
 /* q[n] = 127 / m of v[n], m the largest of them; returns F. */
-static uint32_t narrow(int8_t *q, const tr_i16 *v, uint32_t n) {
-    int32_t high = 1, low = -1;
-    for (uint32_t k = 0; k < n; ++k) {
-        int32_t value = v[k];
-        if (value > high) high = value;
-        if (value < low) low = value;
-    }
-    uint32_t m = (uint32_t)(high > -low ? high : -low), factor = FULL / m;
-    for (uint32_t k = 0; k < n; ++k) q[k] = (int8_t)((v[k] * (int32_t)factor + 32768) >> 16);
+static TR_NOINLINE uint32_t narrow(int8_t *q, const tr_i16 *v, uint32_t n) {
+    uint32_t factor = FULL / tr_rows_largest(v, n);
+    tr_rows_narrow(q, v, n, (int32_t)factor);
     return factor;
 }
 
@@ -48,12 +42,10 @@ void tr_ternary16(const tr_call *call) {
     uint32_t in = call->i->n0, out = call->i->n1, h = 0;
     const tr_tensor *tensor = call->b;
     const int8_t *a = call->a;
-    const tr_i32 *acc = call->e;
     tr_i16 *q = call->dst;
     tr_ternary_sums(call, call->e);
     while (127 * in >= 32768u << h) ++h;
-    const int32_t half = (1 << h) >> 1;
-    for (uint32_t k = 0; k < out; ++k) q[k] = (int16_t)((acc[k] + half) >> h);
+    tr_rows_shorten(q, call->e, out, h);
     float scale = tensor->gamma * scale_behind(a, (uint32_t)tr_round_up(in, 64)) / 127.0f;
     close_q16(q, out, scale * (float)(32767u << h));
 }
@@ -71,11 +63,7 @@ void tr_rope16(const tr_call *call) {
         tr_sincos(t * frequency[p], &sin, &cos);
         const int32_t c = (int32_t)tr_round_even(cos * 32767.0f);
         const int32_t d = (int32_t)tr_round_even(sin * 32767.0f);
-        for (uint32_t h = 0; h < width; h += head) {
-            int32_t x = a[h], y = a[h + apart];
-            dst[h] = (int16_t)((x * c - y * d + 32768) >> 16);
-            dst[h + apart] = (int16_t)((x * d + y * c + 32768) >> 16);
-        }
+        for (uint32_t h = 0; h < width; h += head) tr_rows_turn(dst + h, a + h, apart, c, d);
     }
     close_q16(call->dst, width, s * 2.00006104f); /* 65536 / 32767 */
 }
@@ -106,13 +94,22 @@ static const uint16_t logistic[177] = {
     32767, 32767, 32767, 32767, 32767, 32767, 32767, 32767,
 };
 
+enum { LAST = (176 << 10) - 1 }; /* the last two points of the table are the same */
+
 /* g * logistic(g) of an integer g, abs g * m >> shift being 16384ths */
 static inline int32_t silu16(int32_t g, uint32_t m, uint32_t shift) {
-    uint32_t x = (uint32_t)(g < 0 ? -g : g) * m >> shift, i = x >> 10;
-    int32_t y = logistic[176];
-    if (i < 176)
-        y = logistic[i] + (int32_t)((uint32_t)(logistic[i + 1] - logistic[i]) * (x & 1023) >> 10);
-    return (g * (g < 0 ? 32768 - y : y) + 16384) >> 15;
+    const int32_t sign = g >> 31;
+    uint32_t size = (uint32_t)((g ^ sign) - sign), x = size * m >> shift;
+    if (x > LAST) x = LAST;
+    uint32_t two, i = x >> 10; /* both points at once */
+#if defined(__ARM_FEATURE_UNALIGNED)
+    memcpy(&two, &logistic[i], sizeof two);
+#else
+    two = logistic[i] | (uint32_t)logistic[i + 1] << 16;
+#endif
+    uint32_t first = two & 0xFFFF, y = first + (((two >> 16) - first) * (x & 1023) >> 10);
+    /* of a negative g: [(g (32768 - y) + 16384) / 32768] = g + [(-g y + 16384) / 32768] */
+    return (int32_t)((size * y + 16384) >> 15) + (g & sign);
 }
 
 /* dst q8[n0] = silu(a) * b, a and b q16[n0], scratch d[n0] */
@@ -136,7 +133,7 @@ void tr_swiglu_q8(const tr_call *call) {
     }
     while (top >> h >= 32768) ++h;
     const int32_t factor = (int32_t)(FULL / ((top >> h) + 1));
-    for (uint32_t k = 0; k < n; ++k) q[k] = (int8_t)(((p[k] >> h) * factor + 32768) >> 16);
+    tr_rows_narrow32(q, p, n, h, factor);
     float scale = (gate_scale / 32767.0f) * (up_scale / 32767.0f);
     close_q8(q, n, scale * ((float)FULL * tr_from_bits((127 + h) << 23) / (float)factor));
 }
@@ -144,8 +141,7 @@ void tr_swiglu_q8(const tr_call *call) {
 /* ---- NORM_Q8 ---- */
 
 static float sum_of_squares(const tr_i16 *v, uint32_t n) {
-    uint64_t sum = 0;
-    for (uint32_t k = 0; k < n; ++k) sum += (uint32_t)(v[k] * v[k]);
+    uint64_t sum = tr_rows_squares(v, n);
     return (float)(uint32_t)(sum >> 16) * 65536.0f + (float)(uint32_t)(sum & 0xFFFF);
 }
 
@@ -160,7 +156,7 @@ void tr_norm_q8(const tr_call *call) {
     tr_kernel_quantize16(v, a, n, 32767.0f / largest);
     float r = 1.0f / tr_sqrt(sum_of_squares(v, n) * (u * u) / (float)n + tr_imm(call));
     if (b) {
-        for (uint32_t k = 0; k < n; ++k) v[k] = (int16_t)((v[k] * b[k] + 16384) >> 15);
+        tr_rows_gain(v, b, n);
         r = r * (gain.scale[0] * 32768.0f);
     }
     uint32_t factor = narrow(call->dst, v, n);

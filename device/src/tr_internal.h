@@ -37,9 +37,11 @@ typedef uint32_t TR_ALIAS tr_u32;
 #endif
 
 #if defined(__GNUC__)
-#define TR_NOINLINE __attribute__((noinline))
+#define TR_NOINLINE  __attribute__((noinline))
+#define TR_ALIGNED16 __attribute__((aligned(16)))
 #else
 #define TR_NOINLINE
+#define TR_ALIGNED16
 #endif
 
 /* Four turns of the next loop as one, in their order: halves the instructions of a short body. */

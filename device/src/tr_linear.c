@@ -16,10 +16,38 @@ tr_weights tr_weights_of(const tr_call *call, const void *entry) {
     return w;
 }
 
+/* sum + x * y, the product rounded before it is added, as VMLA does it */
+static inline float mul_add(float sum, float x, float y) {
+#if defined(__GNUC__) && defined(__arm__) && defined(__ARM_FP)
+    __asm__("vmla.f32 %0, %1, %2" : "+t"(sum) : "t"(x), "t"(y));
+    return sum;
+#else
+    return sum + x * y;
+#endif
+}
+
+/* sum + x[0] * y[0] + .. + x[3] * y[3], in this order; moves x and y on. */
+static inline float dot4(const float **x, const float **y, float sum) {
+#if defined(__GNUC__) && defined(__arm__) && defined(__ARM_FP)
+    __asm__("vldmia %1!, {s8-s11}\n\t"
+            "vldmia %2!, {s12-s15}\n\t"
+            "vmla.f32 %0, s8, s12\n\t"
+            "vmla.f32 %0, s9, s13\n\t"
+            "vmla.f32 %0, s10, s14\n\t"
+            "vmla.f32 %0, s11, s15"
+            : "+t"(sum), "+r"(*x), "+r"(*y)
+            : "m"(*(const float(*)[4]) * x), "m"(*(const float(*)[4]) * y)
+            : "s8", "s9", "s10", "s11", "s12", "s13", "s14", "s15");
+#else
+    for (uint32_t k = 0; k < 4; ++k) sum += *(*x)++ * *(*y)++;
+#endif
+    return sum;
+}
+
 TR_NOINLINE float tr_dot(const float *x, const float *y, uint32_t n) {
     float sum = 0.0f;
-    TR_UNROLL
-    for (uint32_t k = 0; k < n; ++k) sum += x[k] * y[k];
+    for (; n >= 4; n -= 4) sum = dot4(&x, &y, sum);
+    for (; n; --n) sum += *x++ * *y++;
     return sum;
 }
 
@@ -111,6 +139,23 @@ static int lora_factors(const tr_call *call, tr_weights *a, tr_weights *b) {
     return 1;
 }
 
+/* y[o] = x[o] * unit + scale * (row o of B [out, rank] . z) */
+static void add_side_path(float *y, const tr_i16 *x, float unit, const tr_weights *b,
+                          const float *z, uint32_t out, uint32_t rank, float scale) {
+    const float *row = b->data, z0 = z[0];
+    if (b->dtype == TR_F32 && rank == 4) { /* the usual one */
+        const float z1 = z[1], z2 = z[2], z3 = z[3];
+        for (; out; --out) {
+            float sum = mul_add(row[0] * z0, row[1], z1);
+            sum = mul_add(mul_add(sum, row[2], z2), row[3], z3);
+            *y++ = (float)*x++ * unit + scale * sum;
+            row += 4;
+        }
+    }
+    for (uint32_t o = 0; o < out; ++o)
+        y[o] = (float)x[o] * unit + scale * tr_weights_dot(b, o * rank, 1, 0, 0, z, rank);
+}
+
 void tr_lora(const tr_call *call) {
     uint32_t in = call->i->n0, out = call->i->n1, rank = call->i->n2;
     tr_weights a = {0}, b = {0};
@@ -132,12 +177,11 @@ void tr_lora16(const tr_call *call) {
     float scale = tr_imm(call), *z = call->d, *x = call->e, *y = call->f, s;
     memcpy(&s, q + tr_round_up(in, 64), sizeof s);
     const float from = s / 127.0f;
+    TR_UNROLL
     for (uint32_t k = 0; k < in; ++k) x[k] = (float)q[k];
     for (uint32_t r = 0; r < rank; ++r) z[r] = tr_weights_dot(&a, r * in, 1, 0, 0, x, in) * from;
     memcpy(&s, dst + tr_round_up(out, 8), sizeof s);
-    const float to = s / 32767.0f;
-    for (uint32_t o = 0; o < out; ++o)
-        y[o] = (float)dst[o] * to + scale * tr_weights_dot(&b, o * rank, 1, 0, 0, z, rank);
+    add_side_path(y, dst, s / 32767.0f, &b, z, out, rank, scale);
     s = tr_kernel_largest(y, out, 1e-30f);
     tr_kernel_quantize16(dst, y, out, 32767.0f / s);
     memcpy(dst + tr_round_up(out, 8), &s, sizeof s);

@@ -37,7 +37,20 @@ void tr_add(const tr_call *call) {
     const float *a = call->a, *b = call->b;
     float *dst = call->dst;
     uint32_t n = call->i->n0;
-    for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] + b[k];
+#if defined(__GNUC__) && defined(__arm__) && defined(__ARM_FP)
+    for (; n >= 4; n -= 4)
+        __asm__ volatile("vldmia %1!, {s8-s11}\n\t"
+                         "vldmia %2!, {s12-s15}\n\t"
+                         "vadd.f32 s8, s8, s12\n\t"
+                         "vadd.f32 s9, s9, s13\n\t"
+                         "vadd.f32 s10, s10, s14\n\t"
+                         "vadd.f32 s11, s11, s15\n\t"
+                         "vstmia %0!, {s8-s11}"
+                         : "+r"(dst), "+r"(a), "+r"(b)
+                         :
+                         : "s8", "s9", "s10", "s11", "s12", "s13", "s14", "s15", "memory");
+#endif
+    for (; n; --n) *dst++ = *a++ + *b++;
 }
 
 void tr_mul(const tr_call *call) {

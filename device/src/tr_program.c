@@ -23,7 +23,7 @@ static const tr_op_info forward[] = {
     [TR_OP_LINEAR] = {tr_linear, {ROW | N1, ROW | N0, MAT, VEC_OPT | N1}, 4, 2, 0, PER_WEIGHT, 0},
     [TR_OP_QUANTIZE] = {tr_quantize, {Q8 | N0, ROW | N0}, 2, 1, 0, PER_ELEMENT, 0},
     [TR_OP_TERNARY] =
-        {tr_ternary, {ROW | N1, Q8 | N0, TRITS_ANY, NONE, SCRATCH | N0}, 5, 2, 0, PER_WEIGHT, 0},
+        {tr_ternary, {ROW | N1, Q8 | N0, TRITS, NONE, SCRATCH | N0}, 5, 2, 0, PER_WEIGHT, 0},
     [TR_OP_LORA] =
         {tr_lora, {ROW | N1, ROW | N0, LORA_A, LORA_B, FIXED | N2}, 5, 3, 0, PER_FACTOR, IMM_FLOAT},
     [TR_OP_RMSNORM] = {tr_rmsnorm, {ROW | N0, ROW | N0, GAIN}, 3, 1, 0, PER_ELEMENT, IMM_FLOAT},
@@ -66,7 +66,7 @@ static const tr_op_info forward[] = {
                             PER_SCORE,
                             HEADS | ATTENDS | SHORT_SUM},
     [TR_OP_TERNARY16] = {tr_ternary16,
-                         {Q16 | N1, Q8 | N0, TRITS_ANY, NONE, SCRATCH | N0, FIXED | N1},
+                         {Q16 | N1, Q8 | N0, TRITS, NONE, SCRATCH | N0, FIXED | N1},
                          6,
                          2,
                          0,

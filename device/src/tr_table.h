@@ -20,13 +20,13 @@ enum {
     VEC = 0xA0,     /* F32 or F16 tensor [1, width] */
     VEC_OPT = 0xB0, /* the same, or none */
     MAT = 0xC0,     /* F32, F16 or I8 tensor [n1, n0] */
-    TRITS = 0xD0,   /* T2 tensor [n1, n0] */
+    TRITS = 0xD0,   /* T2 or T2D tensor [n1, n0] */
     LORA_A = 0xE0,  /* adapter n0 -> n1 of rank n2, or F32 or F16 tensor [n2, n0] */
     LORA_B = 0xF0   /* F32 or F16 tensor [n1, n2] where LORA_A is a tensor */
 };
 enum { N0, N1, N2, N2_TWICE, N0_N1, N0_N2, N1_N2, N1_HALF, N1_N2_Q8, T, T_THRICE };
-enum { GAIN = VEC_OPT | 14, GAIN_I16 };           /* any vector, or I16, [1, n0]; or none */
-enum { MAT_I8 = MAT | 1, TRITS_ANY = TRITS | 1 }; /* I8; T2 or T2D tensor [n1, n0] */
+enum { GAIN = VEC_OPT | 14, GAIN_I16 }; /* any vector, or I16, [1, n0]; or none */
+enum { MAT_I8 = MAT | 1 };              /* I8 tensor [n1, n0] */
 
 /* Rules that concern one instruction, or where it may stand. */
 enum {

@@ -48,6 +48,28 @@ void tr_ternary(const tr_call *call) {
     tr_kernel_scale(dst, acc, out, scale);
 }
 
+/* tr_kernel_transposed for a panel of T2D: some rows at a time as T2. */
+static void transposed_merged(const tr_u32 *panel, const tr_i16 *e, tr_i32 *acc, uint32_t rows8,
+                              uint32_t pitch, void *scratch) {
+    enum { ROWS = 32 };
+    tr_u32 part[ROWS * TR_PANEL / 16] TR_ALIGNED16;
+    tr_i32 sums[TR_PANEL] TR_ALIGNED16;
+    uint32_t words = pitch / 4;
+    memset(acc, 0, 16 * pitch);
+    for (uint32_t done = 0, rows; done < rows8; done += rows) {
+        rows = rows8 - done < ROWS ? rows8 - done : ROWS;
+        for (tr_u32 *to = part; to < part + rows * words; to += 2 * words, panel += 2 * words)
+            for (uint32_t k = 0; k < words; ++k) {
+                tr_u32 pair[2];
+                tr_unmerge(panel[k], panel[k + words], pair);
+                to[k] = pair[0];
+                to[k + words] = pair[1];
+            }
+        tr_kernel_transposed((const uint8_t *)part, e + done, sums, rows, pitch, scratch);
+        for (uint32_t k = 0; k < 4 * pitch; ++k) acc[k] += sums[k];
+    }
+}
+
 /* dst[n0] (+)= (b^T . q) * (gamma * s / 32767), a: q16[n1], b [n1, n0], scratch d */
 void tr_ternary_t(const tr_call *call) {
     uint32_t in = call->i->n0, rows8 = (uint32_t)tr_round_up(call->i->n1, 8);
@@ -61,7 +83,11 @@ void tr_ternary_t(const tr_call *call) {
     for (uint32_t done = 0; done < in; done += TR_PANEL) {
         uint32_t left = in - done, width = left < TR_PANEL ? left : TR_PANEL;
         uint32_t pitch = (uint32_t)tr_round_up(width, 16) / 4;
-        tr_kernel_transposed(panel, q, acc, rows8, pitch, acc + TR_PANEL);
+        if (tensor->dtype == TR_T2D)
+            transposed_merged((const tr_u32 *)(const void *)panel, q, acc, rows8, pitch,
+                              acc + TR_PANEL);
+        else
+            tr_kernel_transposed(panel, q, acc, rows8, pitch, acc + TR_PANEL);
         tr_kernel_scale(tr_acc(call) ? y : dst, acc, width, scale);
         if (tr_acc(call))
             for (uint32_t k = 0; k < width; ++k) dst[k] += y[k];

@@ -97,6 +97,9 @@ def board_config(board: str, manifest: dict, emulated: bool) -> str:
     if "base" in console:
         facts["BOARD_CONSOLE_BASE"] = f"{console['base']}u"
         facts["BOARD_CONSOLE_IRQ"] = f"{console['irq']}u"
+    if "watchdog" in ternio:
+        facts["BOARD_WATCHDOG_BASE"] = f"{ternio['watchdog']['base']}u"
+        facts["BOARD_WATCHDOG_HZ"] = f"{ternio['watchdog']['hz']}u"
     if "tx" in console:
         facts["BOARD_CONSOLE_UART"] = int("".join(c for c in console["uart"] if c.isdigit()))
         for name in ("tx", "rx"):

@@ -17,6 +17,7 @@ WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes"]
 FLOAT_RULES = ["-ffp-contract=off", "-fno-math-errno"]
 # Object path and section -> part of the size table, first match wins.
 PARTS = [
+    ("padding", r"^padding "),
     ("adaptation", r"/runtime.*(adapt|_bwd|backward|optimize|cross_entropy|_log$|_t$|transposed)"),
     ("adaptation", r"/runtime.*dsp_columns"),
     ("model checks", r"/tr_(blob|check|hash|status)\.o"),
@@ -111,23 +112,32 @@ def add_model(env, generated: Path) -> None:
 
 
 def sizes_by_part(map_text: str) -> dict[str, dict[str, int]]:
-    """Bytes of flash and RAM per part, summed over the sections that the linker's map lists."""
+    """Bytes of flash and RAM per part, summed over the sections that the linker's map lists; what
+    lies between them for alignment counts as `padding`. The stack is in no section.
+    """
     table: dict[str, dict[str, int]] = {}
     body = map_text.split("Linker script and memory map", 1)[-1]
     body = re.sub(
         r"^( \S+)\n +(0x)", r"\1 \2", body, flags=re.M
     )  # long section names take a line of their own
-    pattern = re.compile(r"^ \.?([\w.*-]+)\s+0x([0-9a-f]+)\s+0x([0-9a-f]+) (\S+)$", re.M)
-    for section, address, size, path in pattern.findall(body):
+    pattern = re.compile(r"^( ?)(\S+)\s+0x([0-9a-f]+)\s+0x([0-9a-f]+)(?: +(.*))?$", re.M)
+    output = ""
+    for indent, section, address, size, path in pattern.findall(body):
         bytes_ = int(size, 16)
-        if not int(address, 16) or not bytes_:
+        if not indent:
+            output = section
+            continue
+        if section == "*fill*":
+            section, path = output, "padding"
+        section = section.removeprefix(".")
+        if not bytes_ or not (int(address, 16) or section == "vectors"):
             continue
         part = next((name for name, rule in PARTS if re.search(rule, f"{path} {section}")), "other")
         row = table.setdefault(part, {"flash": 0, "ram": 0})
         kind = section.split(".")[0]
         if kind in ("text", "rodata", "data", "vectors", "model_slot"):
             row["flash"] += bytes_
-        if kind in ("data", "bss", "arena", "stack", "COMMON"):
+        if kind in ("data", "bss", "arena", "noinit", "COMMON"):
             row["ram"] += bytes_
     return {part: row for part, row in table.items() if row["flash"] or row["ram"]}
 

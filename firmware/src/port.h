@@ -12,6 +12,10 @@
  * bytes back at the UART where the hardware can. */
 size_t port_rx(uint8_t *out, size_t capacity);
 
+/* Whether `byte` is among the received ones that wait. True also when no more can be received,
+ * since it could not arrive then. */
+bool port_rx_holds(uint8_t byte);
+
 /* Sends all of data, waiting for room. */
 void port_tx(const void *data, size_t bytes);
 

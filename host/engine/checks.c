@@ -127,6 +127,7 @@ static void te_product_range(void *argument, int thread, int64_t first, int64_t 
 }
 
 static void te_product(te_ctx *ctx, const te_gemm *g) {
+    if (te_blas_product(ctx, g)) return;
     te_product_work work = {ctx, g, g->n >= g->m};
     const int64_t units = work.columns ? (g->n + TE_SHARE_COLUMNS - 1) / TE_SHARE_COLUMNS : g->m;
     const int64_t cost = g->m * g->n * g->k / (units > 0 ? units : 1);

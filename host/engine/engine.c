@@ -27,6 +27,7 @@
 #include "views.c"
 #include "tape.c"
 
+#include "blas.c"
 #include "checks.c"
 #include "ops_attention.c"
 #include "ops_linear.c"

@@ -150,6 +150,10 @@ void te_fail_allocation(te_ctx *ctx, int64_t n);
 const char *te_simd(const te_ctx *ctx);
 te_status te_set_simd(te_ctx *ctx, const char *name);
 
+/* The function of a BLAS library that makes large products in builds with -DTE_BLAS (see blas.c),
+ * "" in others. */
+const char *te_blas(void);
+
 /* Threads that share the work of large operations (1 at the start, at most 64). Results do not
  * depend on their number. Helper threads do not survive fork(): set 1 before, or in the child make
  * a new context. */

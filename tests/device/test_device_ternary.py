@@ -103,15 +103,17 @@ def test_values_that_are_not_finite_stay_harmless(library, bad):
     assert not np.isfinite(machine.view(dst, 3)).all()
 
 
+@pytest.mark.parametrize("layout", ["t2", "t2d"])
 @pytest.mark.parametrize("accumulate", [0, ACC])
-def test_ternary_transposed(library, accumulate):
+def test_ternary_transposed(library, accumulate, layout):
     for cols in [*range(1, 70, 3), 127, 128, 200]:
-        rows = 1 + (5 * cols) % 41
+        rows = 1 + (5 * cols) % 89
         w = adversarial(rows, cols)
         for e in (RNG.standard_normal(rows), np.ones(rows), RNG.choice([-1.0, 1.0], rows)):
             e = e.astype("f4")
             asm = Assembler()
-            b, a, q, dst = asm.t2(w, 0.3), asm.room(rows), asm.q16(rows), asm.room(cols)
+            store = getattr(asm, layout)
+            b, a, q, dst = store(w, 0.3), asm.room(rows), asm.q16(rows), asm.room(cols)
             d = asm.scratch(cols)
             code = [
                 instruction("QUANTIZE16", q, a, n=(rows,)),

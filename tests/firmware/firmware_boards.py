@@ -49,7 +49,12 @@ def language() -> bytes:
         vocabulary=len(VOCABULARY), context=16, width=32, layers=2, heads=2, kv_heads=1, ffn=48
     )
     checkpoint = Checkpoint(model=LanguageModel(config), name="text", vocabulary=VOCABULARY)
-    return pack_checkpoint(checkpoint, Options(adapt=False)).encode()
+    return pack(checkpoint, Options(adapt=False))
+
+
+def pack(checkpoint: Checkpoint, options: Options) -> bytes:
+    """The bytes of a blob."""
+    return pack_checkpoint(checkpoint, options).encode()
 
 
 @cache
@@ -74,7 +79,7 @@ def _pack(
     )
     model = Classifier(config)
     checkpoint = Checkpoint(model=model, labels=labels, inputs=inputs, name=name)
-    return pack_checkpoint(checkpoint, options or Options()).encode()
+    return pack(checkpoint, options or Options())
 
 
 def window(count: int, seed: int = 0) -> np.ndarray:

@@ -123,9 +123,9 @@ def test_the_account_adds_up(motion: Blob) -> None:
     board = load_board("netduinoplus2")
     parts = {p.name: p for p in account(motion, board)}
     assert sum(blob_parts(motion).values()) == len(motion.encode())
-    assert parts["together"].needs == (
-        motion.adapt_arena + parts["link buffers"].needs + parts["stack"].needs
-    )
+    reserved = ("arena, reserved", "input", "link buffers", "stack", "firmware's variables")
+    assert parts["reserved together"].needs == sum(parts[name].needs for name in reserved)
+    assert parts["link buffers"].needs == board.rx_ring_bytes + 2 * board.frame_bytes
     assert not any(p.missing for p in parts.values())
     assert require_fit(motion, board)
 

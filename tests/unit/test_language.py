@@ -44,6 +44,34 @@ def test_characters_of_any_script():
     assert Vocabulary.from_dict(words.to_dict()) == words
 
 
+def test_a_sample_begins_with_what_is_known():
+    assert Vocabulary.characters("b\na").opening == "\n"
+    assert Vocabulary.characters("one line").opening == " "
+    assert Vocabulary.characters("aaaa").opening == "a"
+    assert Vocabulary("bytes").opening == "\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "alphabet"),
+    [
+        ("ab " * 400, " ab"),  # one long line
+        ("a" * 400, "a"),
+        ("a\r\nb\r" * 100, "\nab"),
+        ("\ufeffab" * 1 + "ab" * 200, "ab"),
+    ],
+    ids=["one line", "one character", "line ends", "byte-order mark"],
+)
+def test_odd_files_train(tmp_path, content, alphabet):
+    path = tmp_path / "odd.txt"
+    path.write_bytes(content.encode())
+    corpus = data.load_corpus(path, context=8)
+    assert corpus.vocabulary.alphabet == alphabet
+    done = train_language_model(corpus, "odd", TextConfig(steps=3, batch=2, warmup=1), **SMALL)
+    assert math.isfinite(done.loss)
+    model = done.checkpoint.language_model
+    assert len(generate(model, corpus.vocabulary, corpus.vocabulary.opening, 5)) == 5
+
+
 def test_bytes():
     words = Vocabulary("bytes")
     ids = words.encode("é!")

@@ -234,3 +234,4 @@ def test_texts_that_cannot_be_used(tmp_path):
     assert "--patch is for --task classify" in refused(*good, "--patch", 4)
     assert "--label is for --task classify; the task is lm" in refused(*good, "--label", "x")
     assert "--prompt is not to be empty" in refused(*good, "--prompt", "")
+    assert "--temperature" in refused(*good, "--temperature", "nan")

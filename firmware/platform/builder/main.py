@@ -42,6 +42,7 @@ env.Append(
 ternio_build.configure(env, emulated=True)
 
 elf = env.BuildProgram()
+env.Depends(elf, ternio_build.__file__)  # which says how sizes are counted
 image = env.ElfToBin("$BUILD_DIR/firmware", elf)
 buildprog = env.Alias("buildprog", image)
 env.AddPostAction(elf, env.VerboseAction(ternio_build.print_sizes, "Sizes in bytes"))

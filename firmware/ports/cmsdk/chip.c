@@ -1,5 +1,5 @@
-/* chip.c - Arm's FPGA boards MPS2 and MPS3: the UART of the Cortex-M System Design Kit (ARM DDI
- * 0479, section 4.3) at the manifest's place. No flash: models lie in RAM. */
+/* chip.c - Arm's FPGA boards MPS2 and MPS3: UART and watchdog of the Cortex-M System Design Kit
+ * (ARM DDI 0479, sections 4.3 and 4.5) at the manifest's places. No flash: models lie in RAM. */
 #include "board_config.h"
 #include "cortexm.h"
 
@@ -45,9 +45,9 @@ void chip_uart_hold(bool hold) {
     UART_CTRL = hold ? CTRL_BOTH : CTRL_BOTH | CTRL_RX;
 }
 
+/* An emulated UART waits for its reader, for ever if need be: that is no reason to start anew. */
 void chip_uart_put(uint8_t byte) {
-    while (UART_STATE & TX_FULL) {
-    }
+    while (UART_STATE & TX_FULL) chip_watchdog_feed();
     UART_DATA = byte;
 }
 
@@ -59,3 +59,23 @@ void chip_uart_drain(void) {
 uint32_t chip_uart_overruns(void) {
     return overruns;
 }
+
+/* ---- watchdog: an NMI when the time is over, a reset after the same time again ---- */
+
+#ifdef BOARD_WATCHDOG_BASE
+#define WATCHDOG(offset) REG(BOARD_WATCHDOG_BASE + (offset))
+#define WATCHDOG_LOAD    WATCHDOG(0x000u)
+#define WATCHDOG_CONTROL WATCHDOG(0x008u)
+#define WATCHDOG_CLEAR   WATCHDOG(0x00Cu)
+#define WATCHDOG_LOCK    WATCHDOG(0xC00u)
+
+void chip_watchdog_start(void) {
+    WATCHDOG_LOCK = 0x1ACCE551u;
+    WATCHDOG_LOAD = WATCHDOG_S * BOARD_WATCHDOG_HZ;
+    WATCHDOG_CONTROL = 3;
+}
+
+void chip_watchdog_feed(void) {
+    WATCHDOG_CLEAR = 1; /* which loads it again, too */
+}
+#endif

@@ -54,6 +54,12 @@ size_t port_rx(uint8_t *out, size_t capacity) {
     return count;
 }
 
+bool port_rx_holds(uint8_t byte) {
+    for (uint32_t at = ring_tail; at != ring_head; at++)
+        if (ring[at % BOARD_RX_RING_BYTES] == byte) return true;
+    return held;
+}
+
 void port_tx(const void *data, size_t bytes) {
     const uint8_t *next = data;
     while (bytes--) chip_uart_put(*next++);

@@ -19,7 +19,11 @@
 
 extern uint32_t _stack_bottom, _stack_top, _data_start, _data_end, _data_load, _bss_start, _bss_end;
 
-static struct { uint32_t magic, pc, status; } fault_note __attribute__((section(".noinit")));
+#define NMI 2u /* exception number: a watchdog's warning */
+
+static struct {
+    uint32_t magic, pc, status, exception;
+} fault_note __attribute__((section(".noinit")));
 
 static char fault_text[40];
 static volatile bool probing, probe_failed;
@@ -51,10 +55,14 @@ static char *put_hex(char *out, uint32_t value) {
 static void read_fault_note(void) {
     if (chip_watchdog_bit()) memcpy(fault_text, "watchdog", 9);
     if (fault_note.magic != FAULT_MAGIC) return;
-    memcpy(fault_text, "fault at 0x", 11);
-    char *end = put_hex(fault_text + 11, fault_note.pc);
-    memcpy(end, " cfsr 0x", 8);
-    *put_hex(end + 8, fault_note.status) = '\0';
+    bool late = fault_note.exception == NMI;
+    size_t length = late ? 14 : 11;
+    memcpy(fault_text, late ? "watchdog at 0x" : "fault at 0x", length);
+    char *end = put_hex(fault_text + length, fault_note.pc);
+    if (!late) {
+        memcpy(end, " cfsr 0x", 8);
+        put_hex(end + 8, fault_note.status);
+    }
     fault_note.magic = 0;
 }
 
@@ -91,6 +99,7 @@ __attribute__((used)) static void fault(uint32_t *frame) {
     fault_note.magic = FAULT_MAGIC;
     fault_note.pc = frame[6];
     fault_note.status = FAULT_STATUS;
+    __asm volatile("mrs %0, ipsr" : "=r"(fault_note.exception));
     port_reset();
 }
 

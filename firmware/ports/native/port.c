@@ -56,12 +56,31 @@ static void open_terminal(void) {
     fflush(stdout);
 }
 
-size_t port_rx(uint8_t *out, size_t capacity) {
+static uint8_t received[BOARD_RX_RING_BYTES]; /* and not taken yet */
+static size_t received_bytes;
+static bool ended; /* end of standard input */
+
+static void receive(void) {
     struct pollfd wait = {input, POLLIN, 0};
-    if (poll(&wait, 1, 0) <= 0 || !(wait.revents & (POLLIN | POLLHUP))) return 0;
-    ssize_t count = read(input, out, capacity);
-    if (count <= 0 && use_stdio) exit(0);
-    return count > 0 ? (size_t)count : 0;
+    if (received_bytes == sizeof received || poll(&wait, 1, 0) <= 0) return;
+    ssize_t count = read(input, received + received_bytes, sizeof received - received_bytes);
+    if (count > 0) received_bytes += (size_t)count;
+    ended = count <= 0 && use_stdio;
+}
+
+size_t port_rx(uint8_t *out, size_t capacity) {
+    if (!received_bytes) receive();
+    if (!received_bytes && ended) exit(0);
+    size_t count = received_bytes < capacity ? received_bytes : capacity;
+    memcpy(out, received, count);
+    received_bytes -= count;
+    memmove(received, received + count, received_bytes);
+    return count;
+}
+
+bool port_rx_holds(uint8_t byte) {
+    receive();
+    return memchr(received, byte, received_bytes) || received_bytes == sizeof received;
 }
 
 void port_tx(const void *data, size_t bytes) {

@@ -3,6 +3,7 @@
 
 #include "console/answer.h"
 #include "errors.h"
+#include "link/link.h"
 #include "model/model.h"
 #include "model/stream.h"
 #include "port.h"
@@ -62,14 +63,16 @@ static bool read_setting(const char *key, const char *value, tr_sampler *sampler
     return true;
 }
 
-static int generate(int32_t count, struct text *answer) {
-    uint32_t token, start = port_micros();
-    for (int32_t i = 0; i < count; i++) {
+/* Ends early when somebody interrupts, and when nobody would see more. */
+static int generate(uint32_t count, struct text *answer) {
+    uint32_t token, done = 0, start = port_micros();
+    while (done < count && !answer->cut && !link_interrupted()) {
         int code = stream_next(&token);
         if (code) return code;
         put_token(answer, token);
+        done++;
     }
-    telemetry_generate((uint32_t)count, port_micros() - start);
+    telemetry_generate(done, port_micros() - start);
     return 0;
 }
 
@@ -96,6 +99,6 @@ bool command_generate(char *rest, struct text *answer) {
     int code = prompt ? stream_prompt(prompt, prompt_bytes, true) : 0;
     if (!seeded) wanted.state = stream_sampler.state;
     stream_sampler = wanted;
-    if (!code) code = generate(count, answer);
+    if (!code) code = generate((uint32_t)count, answer);
     return code ? answer_code(answer, code) : true;
 }

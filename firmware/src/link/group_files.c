@@ -28,9 +28,9 @@ const char *group_files_refusal(void) {
 
 /* Clients that know only this group must be able to read the answer: it carries a code of the
  * group, and the reason is in the information of group 64. */
-static struct smp_outcome refuse(int code) {
+static int refuse(int code) {
     refusal = code;
-    return SMP_GROUP_FAIL(GROUP_FILES, FILE_WRITE_FAILED);
+    return SMP_IN_GROUP(GROUP_FILES, FILE_WRITE_FAILED);
 }
 
 static bool find_kind(const struct zcbor_string *name, enum slot_kind *kind) {
@@ -39,23 +39,22 @@ static bool find_kind(const struct zcbor_string *name, enum slot_kind *kind) {
 }
 
 /* The bytes behind a name as a download gives them. */
-static struct smp_outcome open_file(const struct zcbor_string *name, const uint8_t **data,
-                                    uint32_t *bytes) {
+static int open_file(const struct zcbor_string *name, const uint8_t **data, uint32_t *bytes) {
     enum slot_kind kind;
-    if (!find_kind(name, &kind)) return SMP_GROUP_FAIL(GROUP_FILES, FILE_INVALID_NAME);
-    if (!model_current()) return SMP_GROUP_FAIL(GROUP_FILES, FILE_NOT_FOUND);
+    if (!find_kind(name, &kind)) return SMP_IN_GROUP(GROUP_FILES, FILE_INVALID_NAME);
+    if (!model_current()) return SMP_IN_GROUP(GROUP_FILES, FILE_NOT_FOUND);
     if (kind == SLOT_MODEL) {
         *data = model_current()->blob;
         *bytes = model_current()->blob_bytes;
-        return SMP_DONE;
+        return SMP_OK;
     }
     int code = model_adapter_file(data, bytes);
-    return code == ERR_NO_ADAPTER ? SMP_GROUP_FAIL(GROUP_FILES, FILE_NOT_FOUND) : smp_ternio(code);
+    return code == ERR_NO_ADAPTER ? SMP_IN_GROUP(GROUP_FILES, FILE_NOT_FOUND) : smp_ternio(code);
 }
 
 /* ---- upload ---- */
 
-static struct smp_outcome install_when_complete(enum slot_kind kind, zcbor_state_t *out) {
+static int install_when_complete(enum slot_kind kind, zcbor_state_t *out) {
     uint32_t offset = 0, bytes = 0;
     slots_pending(kind, &offset, &bytes);
     if (offset == bytes) {
@@ -78,65 +77,81 @@ static int begin_upload(enum slot_kind kind, uint32_t length) {
     return slots_begin(kind, length) ? 0 : ERR_STORAGE;
 }
 
-static struct smp_outcome upload(const struct smp_request *request, zcbor_state_t *out) {
-    uint32_t off = 0, length = 0, expected, bytes;
-    struct zcbor_string data, name;
+struct block {
     enum slot_kind kind;
-    struct field fields[] = {{"off", FIELD_U32, &off, false},
-                             {"len", FIELD_U32, &length, false},
-                             {"data", FIELD_BYTES, &data, false},
+    uint32_t off, length; /* length: of the whole file, in the first block */
+    struct zcbor_string data;
+};
+
+/* Not inlined: on the stack it would lie below the check of a complete file, the deepest of all. */
+__attribute__((noinline)) static int read_block(const struct smp_request *request,
+                                                struct block *block) {
+    struct zcbor_string name;
+    struct field fields[] = {{"off", FIELD_U32, &block->off, false},
+                             {"len", FIELD_U32, &block->length, false},
+                             {"data", FIELD_BYTES, &block->data, false},
                              {"name", FIELD_TEXT, &name, false}};
-    refusal = 0;
     if (!smp_read(request, fields, 4) || !fields[0].found || !fields[2].found || !fields[3].found)
-        return SMP_FAIL(SMP_EINVAL);
-    if (!find_kind(&name, &kind)) return SMP_GROUP_FAIL(GROUP_FILES, FILE_INVALID_NAME);
-    if (off == 0) {
-        if (!fields[1].found) return SMP_FAIL(SMP_EINVAL);
-        if (resumes(kind, &data, length)) return install_when_complete(kind, out);
-        int code = begin_upload(kind, length);
+        return SMP_EINVAL;
+    if (!block->off && !fields[1].found) return SMP_EINVAL;
+    return find_kind(&name, &block->kind) ? SMP_OK : SMP_IN_GROUP(GROUP_FILES, FILE_INVALID_NAME);
+}
+
+static int upload(const struct smp_request *request, zcbor_state_t *out) {
+    struct block block = {0};
+    uint32_t expected, bytes;
+    refusal = 0;
+    int outcome = read_block(request, &block);
+    if (outcome) return outcome;
+    if (block.off == 0) {
+        if (resumes(block.kind, &block.data, block.length))
+            return install_when_complete(block.kind, out);
+        int code = begin_upload(block.kind, block.length);
         if (code) return refuse(code);
     }
-    if (!slots_pending(kind, &expected, &bytes))
-        return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_NOT_VALID);
-    if (off != expected) return encoded(put_u32(out, "off", expected));
-    if (data.len > bytes - expected) return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_TOO_LARGE);
-    if (!slots_write(kind, data.value, (uint32_t)data.len)) return refuse(ERR_STORAGE);
-    return install_when_complete(kind, out);
+    if (!slots_pending(block.kind, &expected, &bytes))
+        return SMP_IN_GROUP(GROUP_FILES, FILE_OFFSET_NOT_VALID);
+    if (block.off != expected) return encoded(put_u32(out, "off", expected));
+    if (block.data.len > bytes - expected) return SMP_IN_GROUP(GROUP_FILES, FILE_OFFSET_TOO_LARGE);
+    if (!slots_write(block.kind, block.data.value, (uint32_t)block.data.len))
+        return refuse(ERR_STORAGE);
+    return install_when_complete(block.kind, out);
 }
 
 /* ---- download, status, checksums ---- */
 
-static struct smp_outcome download(const struct smp_request *request, zcbor_state_t *out) {
+static int download(const struct smp_request *request, zcbor_state_t *out) {
     static uint32_t steps_at_start; /* an adapter in training may change between two blocks */
     uint32_t off = 0, bytes;
     struct zcbor_string name;
     const uint8_t *data;
     struct field fields[] = {{"off", FIELD_U32, &off, false}, {"name", FIELD_TEXT, &name, false}};
-    if (!smp_read(request, fields, 2) || !fields[0].found || !fields[1].found)
-        return SMP_FAIL(SMP_EINVAL);
-    struct smp_outcome outcome = open_file(&name, &data, &bytes);
-    if (outcome.rc) return outcome;
-    if (off > bytes) return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_TOO_LARGE);
+    if (!smp_read(request, fields, 2) || !fields[0].found || !fields[1].found) return SMP_EINVAL;
+    int outcome = open_file(&name, &data, &bytes);
+    if (outcome) return outcome;
+    if (off > bytes) return SMP_IN_GROUP(GROUP_FILES, FILE_OFFSET_TOO_LARGE);
     if (off == 0) steps_at_start = model_adapter_steps();
     if (smp_equals(&name, "/adapter") && steps_at_start != model_adapter_steps())
-        return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_NOT_VALID);
+        return SMP_IN_GROUP(GROUP_FILES, FILE_OFFSET_NOT_VALID);
     uint32_t space = room(out) - DOWNLOAD_OVERHEAD,
              count = bytes - off < space ? bytes - off : space;
     return encoded(put_u32(out, "off", off) && put_bytes(out, "data", data + off, count) &&
                    (off || put_u32(out, "len", bytes)));
 }
 
-static struct smp_outcome status(const struct smp_request *request, zcbor_state_t *out) {
+static int status(const struct smp_request *request, zcbor_state_t *out) {
     uint32_t bytes;
     struct zcbor_string name;
     const uint8_t *data;
     struct field fields[] = {{"name", FIELD_TEXT, &name, false}};
-    if (!smp_read(request, fields, 1) || !fields[0].found) return SMP_FAIL(SMP_EINVAL);
-    struct smp_outcome outcome = open_file(&name, &data, &bytes);
-    return outcome.rc ? outcome : encoded(put_u32(out, "len", bytes));
+    if (!smp_read(request, fields, 1) || !fields[0].found) return SMP_EINVAL;
+    int outcome = open_file(&name, &data, &bytes);
+    return outcome ? outcome : encoded(put_u32(out, "len", bytes));
 }
 
-static struct smp_outcome checksum(const struct smp_request *request, zcbor_state_t *out) {
+/* Not inlined: the stack below an upload. */
+__attribute__((noinline)) static int checksum(const struct smp_request *request,
+                                              zcbor_state_t *out) {
     uint32_t off = 0, limit = UINT32_MAX, bytes;
     struct zcbor_string name, type = {(const uint8_t *)"crc32", 5};
     const uint8_t *data;
@@ -144,12 +159,12 @@ static struct smp_outcome checksum(const struct smp_request *request, zcbor_stat
                              {"type", FIELD_TEXT, &type, false},
                              {"off", FIELD_U32, &off, false},
                              {"len", FIELD_U32, &limit, false}};
-    if (!smp_read(request, fields, 4) || !fields[0].found) return SMP_FAIL(SMP_EINVAL);
+    if (!smp_read(request, fields, 4) || !fields[0].found) return SMP_EINVAL;
     bool sha = smp_equals(&type, "sha256");
-    if (!sha && !smp_equals(&type, "crc32")) return SMP_GROUP_FAIL(GROUP_FILES, FILE_NO_HASH);
-    struct smp_outcome outcome = open_file(&name, &data, &bytes);
-    if (outcome.rc) return outcome;
-    if (off > bytes) return SMP_GROUP_FAIL(GROUP_FILES, FILE_OFFSET_TOO_LARGE);
+    if (!sha && !smp_equals(&type, "crc32")) return SMP_IN_GROUP(GROUP_FILES, FILE_NO_HASH);
+    int outcome = open_file(&name, &data, &bytes);
+    if (outcome) return outcome;
+    if (off > bytes) return SMP_IN_GROUP(GROUP_FILES, FILE_OFFSET_TOO_LARGE);
     uint32_t count = bytes - off < limit ? bytes - off : limit;
     uint8_t digest[32];
     if (sha) tr_sha256(data + off, count, digest);
@@ -164,13 +179,13 @@ static bool put_type(zcbor_state_t *out, const char *name, uint32_t format, uint
            put_u32(out, "size", bytes) && zcbor_map_end_encode(out, 2);
 }
 
-static struct smp_outcome checksum_types(zcbor_state_t *out) {
+static int checksum_types(zcbor_state_t *out) {
     return encoded(put_key(out, "types") && zcbor_map_start_encode(out, 2) &&
                    put_type(out, "crc32", 0, 4) && put_type(out, "sha256", 1, 32) &&
                    zcbor_map_end_encode(out, 2));
 }
 
-struct smp_outcome group_files(const struct smp_request *request, zcbor_state_t *out) {
+int group_files(const struct smp_request *request, zcbor_state_t *out) {
     switch (request->id) {
     case 0:
         return request->write ? upload(request, out) : download(request, out);
@@ -181,8 +196,8 @@ struct smp_outcome group_files(const struct smp_request *request, zcbor_state_t 
     case 3:
         return checksum_types(out);
     case 4:
-        return SMP_DONE; /* nothing is held open */
+        return SMP_OK; /* nothing is held open */
     default:
-        return SMP_FAIL(SMP_ENOTSUP);
+        return SMP_ENOTSUP;
     }
 }

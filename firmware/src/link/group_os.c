@@ -14,19 +14,19 @@
 
 /* ---- group 0 ---- */
 
-static struct smp_outcome echo(const struct smp_request *request, zcbor_state_t *out) {
+static int echo(const struct smp_request *request, zcbor_state_t *out) {
     struct zcbor_string text;
     struct field fields[] = {{"d", FIELD_TEXT, &text, false}};
-    if (!smp_read(request, fields, 1) || !fields[0].found) return SMP_FAIL(SMP_EINVAL);
+    if (!smp_read(request, fields, 1) || !fields[0].found) return SMP_EINVAL;
     return encoded(put_key(out, "r") && zcbor_tstr_encode(out, &text));
 }
 
-static struct smp_outcome parameters(zcbor_state_t *out) {
+static int parameters(zcbor_state_t *out) {
     return encoded(put_u32(out, "buf_size", BOARD_FRAME_BYTES) && put_u32(out, "buf_count", 1));
 }
 
 /* Fields of `uname`, in the order of Zephyr's format letters. */
-static struct smp_outcome application_info(const struct smp_request *request, zcbor_state_t *out) {
+static int application_info(const struct smp_request *request, zcbor_state_t *out) {
     static const struct {
         char letter;
         const char *text;
@@ -36,10 +36,10 @@ static struct smp_outcome application_info(const struct smp_request *request, zc
     struct zcbor_string format = {(const uint8_t *)"s", 1};
     struct field fields[] = {{"format", FIELD_TEXT, &format, false}};
     struct text text;
-    if (!smp_read(request, fields, 1)) return SMP_FAIL(SMP_EINVAL);
+    if (!smp_read(request, fields, 1)) return SMP_EINVAL;
     for (size_t i = 0; i < format.len; i++)
         if (!format.value[i] || !strchr("snrvmpioa", format.value[i]))
-            return SMP_GROUP_FAIL(GROUP_OS, 2);
+            return SMP_IN_GROUP(GROUP_OS, 2);
     bool all = format.len && memchr(format.value, 'a', format.len);
     put_text_begin(out, "output", 0, &text);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -50,20 +50,20 @@ static struct smp_outcome application_info(const struct smp_request *request, zc
     return encoded(put_text_end(out, "output", &text));
 }
 
-struct smp_outcome group_os(const struct smp_request *request, zcbor_state_t *out) {
+int group_os(const struct smp_request *request, zcbor_state_t *out) {
     switch (request->id) {
     case 0:
         return echo(request, out);
     case 5:
-        if (!request->write) return SMP_FAIL(SMP_ENOTSUP);
+        if (!request->write) return SMP_ENOTSUP;
         console_ask_reset();
-        return SMP_DONE;
+        return SMP_OK;
     case 6:
         return parameters(out);
     case 7:
         return application_info(request, out);
     default:
-        return SMP_FAIL(SMP_ENOTSUP);
+        return SMP_ENOTSUP;
     }
 }
 
@@ -78,17 +78,17 @@ static bool put_counters(zcbor_state_t *out) {
            put_u32(out, "rx_lost", port_rx_lost()) && put_u32(out, "stack_free", port_stack_free());
 }
 
-static struct smp_outcome read_counters(const struct smp_request *request, zcbor_state_t *out) {
+static int read_counters(const struct smp_request *request, zcbor_state_t *out) {
     struct zcbor_string name;
     struct field fields[] = {{"name", FIELD_TEXT, &name, false}};
-    if (!smp_read(request, fields, 1) || !fields[0].found) return SMP_FAIL(SMP_EINVAL);
-    if (!smp_equals(&name, "ternio")) return SMP_GROUP_FAIL(GROUP_STATS, 2);
+    if (!smp_read(request, fields, 1) || !fields[0].found) return SMP_EINVAL;
+    if (!smp_equals(&name, "ternio")) return SMP_IN_GROUP(GROUP_STATS, 2);
     return encoded(put_text(out, "name", "ternio") && put_key(out, "fields") &&
                    zcbor_map_start_encode(out, 8) && put_counters(out) &&
                    zcbor_map_end_encode(out, 8));
 }
 
-struct smp_outcome group_stats(const struct smp_request *request, zcbor_state_t *out) {
+int group_stats(const struct smp_request *request, zcbor_state_t *out) {
     switch (request->id) {
     case 0:
         return read_counters(request, out);
@@ -96,18 +96,18 @@ struct smp_outcome group_stats(const struct smp_request *request, zcbor_state_t 
         return encoded(put_key(out, "stat_list") && zcbor_list_start_encode(out, 1) &&
                        zcbor_tstr_put_lit(out, "ternio") && zcbor_list_end_encode(out, 1));
     default:
-        return SMP_FAIL(SMP_ENOTSUP);
+        return SMP_ENOTSUP;
     }
 }
 
 /* ---- group 9 ---- */
 
-struct smp_outcome group_shell(const struct smp_request *request, zcbor_state_t *out) {
+int group_shell(const struct smp_request *request, zcbor_state_t *out) {
     char *line;
     struct field fields[] = {{"argv", FIELD_WORDS, &line, false}};
     struct text answer;
-    if (request->id != 0) return SMP_FAIL(SMP_ENOTSUP);
-    if (!smp_read(request, fields, 1) || !fields[0].found) return SMP_FAIL(SMP_EINVAL);
+    if (request->id != 0) return SMP_ENOTSUP;
+    if (!smp_read(request, fields, 1) || !fields[0].found) return SMP_EINVAL;
     put_text_begin(out, "o", AFTER_TEXT_BYTES, &answer);
     bool ok = console_run(line, &answer);
     return encoded(put_text_end(out, "o", &answer) && put_u32(out, "ret", ok ? 0 : 1));

@@ -81,7 +81,7 @@ static bool put_model(zcbor_state_t *out, const tr_model *model) {
            (model->kind == TR_TOKENS ? put_stream(out, model) : put_window(out, model));
 }
 
-static struct smp_outcome info(zcbor_state_t *out) {
+static int info(zcbor_state_t *out) {
     const tr_model *model = model_current();
     bool done = put_text(out, "board", BOARD_NAME) && put_text(out, "version", FIRMWARE_VERSION) &&
                 put_text(out, "storage", slots_storage()) && put_text(out, "slot", model_slot()) &&
@@ -98,7 +98,7 @@ static bool put_result(zcbor_state_t *out, const struct infer_result *result) {
            put_u32(out, "index", result->index) && put_u32(out, "us", result->us);
 }
 
-static struct smp_outcome infer(const struct smp_request *request, zcbor_state_t *out) {
+static int infer(const struct smp_request *request, zcbor_state_t *out) {
     struct window_part part = {{NULL, 0}, 0, 0};
     struct field fields[] = {WINDOW_FIELDS(part)};
     struct infer_result result;
@@ -111,7 +111,7 @@ static struct smp_outcome infer(const struct smp_request *request, zcbor_state_t
     return encoded(put_result(out, &result));
 }
 
-static struct smp_outcome adapt_begin(const struct smp_request *request, zcbor_state_t *out) {
+static int adapt_begin(const struct smp_request *request, zcbor_state_t *out) {
     tr_adapt_config config = tr_adapt_defaults();
     bool sgd = false;
     struct field fields[] = {{"lr", FIELD_FLOAT, &config.lr, false},
@@ -130,7 +130,7 @@ static struct smp_outcome adapt_begin(const struct smp_request *request, zcbor_s
                    put_u32(out, "floats", model_current()->adapter_floats));
 }
 
-static struct smp_outcome adapt_step(const struct smp_request *request, zcbor_state_t *out) {
+static int adapt_step(const struct smp_request *request, zcbor_state_t *out) {
     struct window_part part = {{NULL, 0}, 0, 0};
     uint32_t label = 0, next;
     float lr = 0.0f;
@@ -146,7 +146,7 @@ static struct smp_outcome adapt_step(const struct smp_request *request, zcbor_st
                    put_u32(out, "us", result.us));
 }
 
-static struct smp_outcome adapter_save(zcbor_state_t *out) {
+static int adapter_save(zcbor_state_t *out) {
     struct slot_content stored;
     int code = model_adapter_save(&stored);
     if (code) return smp_ternio(code);
@@ -154,7 +154,7 @@ static struct smp_outcome adapter_save(zcbor_state_t *out) {
                    put_u32(out, "bytes", stored.bytes) && put_text(out, "slot", stored.name));
 }
 
-static struct smp_outcome telemetry(const struct smp_request *request, zcbor_state_t *out) {
+static int telemetry(const struct smp_request *request, zcbor_state_t *out) {
     bool on = false;
     struct field fields[] = {{"on", FIELD_BOOL, &on, false}};
     if (!smp_read(request, fields, 1) || !fields[0].found) return smp_ternio(ERR_REQUEST);
@@ -164,7 +164,7 @@ static struct smp_outcome telemetry(const struct smp_request *request, zcbor_sta
 
 /* ---- streams ---- */
 
-static struct smp_outcome prompt(const struct smp_request *request, zcbor_state_t *out) {
+static int prompt(const struct smp_request *request, zcbor_state_t *out) {
     struct zcbor_string text;
     bool more = false;
     struct field fields[] = {{"text", FIELD_BYTES, &text, false},
@@ -193,7 +193,7 @@ static int generate_tokens(uint32_t wanted, uint8_t *tokens, struct text *text) 
     return 0;
 }
 
-static struct smp_outcome generate(const struct smp_request *request, zcbor_state_t *out) {
+static int generate(const struct smp_request *request, zcbor_state_t *out) {
     tr_sampler wanted = {.state = stream_sampler.state};
     uint32_t n = 1, most = (room(out) - GENERATE_OVERHEAD) / GENERATE_TOKEN_BYTES;
     struct field fields[] = {{"n", FIELD_U32, &n, false},
@@ -219,7 +219,7 @@ static struct smp_outcome generate(const struct smp_request *request, zcbor_stat
 
 /* ---- frames of a sensor ---- */
 
-static struct smp_outcome take_frames(const struct zcbor_string *x, bool *due) {
+static int take_frames(const struct zcbor_string *x, bool *due) {
     int16_t frame[FRAME_CHANNELS];
     const tr_model *model = model_current();
     if (!model) return smp_ternio(ERR_NO_MODEL);
@@ -234,10 +234,10 @@ static struct smp_outcome take_frames(const struct zcbor_string *x, bool *due) {
         if (code) return smp_ternio(code);
         *due |= now;
     }
-    return SMP_DONE;
+    return SMP_OK;
 }
 
-static struct smp_outcome frames(const struct smp_request *request, zcbor_state_t *out) {
+static int frames(const struct smp_request *request, zcbor_state_t *out) {
     struct zcbor_string x = {NULL, 0};
     uint32_t hop = 0;
     bool due = false;
@@ -248,14 +248,14 @@ static struct smp_outcome frames(const struct smp_request *request, zcbor_state_
         int code = window_every(hop);
         if (code) return smp_ternio(code);
     }
-    struct smp_outcome outcome = fields[0].found ? take_frames(&x, &due) : SMP_DONE;
-    if (outcome.rc || !due) return outcome;
+    int outcome = fields[0].found ? take_frames(&x, &due) : SMP_OK;
+    if (outcome || !due) return outcome;
     int code = model_infer(&result);
     return code ? smp_ternio(code) : encoded(put_result(out, &result));
 }
 
-struct smp_outcome group_ternio(const struct smp_request *request, zcbor_state_t *out) {
-    if (request->write != (request->id != 0)) return SMP_FAIL(SMP_ENOTSUP);
+int group_ternio(const struct smp_request *request, zcbor_state_t *out) {
+    if (request->write != (request->id != 0)) return SMP_ENOTSUP;
     switch (request->id) {
     case 0:
         return info(out);
@@ -278,6 +278,6 @@ struct smp_outcome group_ternio(const struct smp_request *request, zcbor_state_t
     case 9:
         return frames(request, out);
     default:
-        return SMP_FAIL(SMP_ENOTSUP);
+        return SMP_ENOTSUP;
     }
 }

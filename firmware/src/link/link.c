@@ -10,7 +10,9 @@
 #include "link/smp.h"
 #include "port.h"
 
-#define TEXT_LIMIT 480u
+#define TEXT_LIMIT  480u
+#define FRAME_FIRST 0x06u /* first byte of a frame */
+#define CTRL_C      0x03u
 #define LINE_RAW_BYTES                                                                             \
     93u /* 124 base64 characters; with the two first bytes and the newline 127                     \
          */
@@ -121,7 +123,7 @@ static void frame_line_end(void) {
 }
 
 static void frame_line_begin(uint8_t second) {
-    bool first = delimiter == 0x06 && second == 0x09;
+    bool first = delimiter == FRAME_FIRST && second == 0x09;
     bool further = delimiter == 0x04 && second == 0x14;
     if (first) {
         if (frame_open) counters.frame_errors++; /* the one before broke off */
@@ -171,7 +173,11 @@ static void line_end(void) {
 static void receive_byte(uint8_t byte) {
     if (byte == '\n' || byte == '\r') {
         line_end();
-    } else if (state == LINE_START && (byte == 0x06 || byte == 0x04)) {
+    } else if (byte == CTRL_C) {
+        line_length = 0;
+        frame_open = false;
+        state = LINE_START;
+    } else if (state == LINE_START && (byte == FRAME_FIRST || byte == 0x04)) {
         delimiter = byte;
         state = LINE_DELIMITER;
     } else if (state == LINE_DELIMITER) {
@@ -189,6 +195,10 @@ void link_receive(const uint8_t *bytes, size_t count) {
 
 struct link_counters link_counters(void) {
     return counters;
+}
+
+bool link_interrupted(void) {
+    return port_rx_holds(CTRL_C) || port_rx_holds(FRAME_FIRST);
 }
 
 /* ---- sending ---- */

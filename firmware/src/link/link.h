@@ -3,6 +3,7 @@
 #ifndef LINK_H
 #define LINK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,5 +15,9 @@ struct link_counters {
 void link_receive(const uint8_t *bytes, size_t count);
 
 struct link_counters link_counters(void);
+
+/* Whether somebody is waiting: work of many steps should end at the next one. True when Ctrl-C or
+ * the beginning of a frame has arrived, or as much as the board can hold. */
+bool link_interrupted(void);
 
 #endif

@@ -7,6 +7,7 @@
 #include "text.h"
 
 #define CLOSING_BYTES 1u /* the byte that ends the answer's map */
+#define NO_BACKUPS    0  /* which only canonical encoding needs */
 #define MAP_MEMBERS   32u
 #define TEXT_MAX      256u
 
@@ -140,18 +141,17 @@ uint32_t room(const zcbor_state_t *out) {
     return (uint32_t)(out->payload_end - out->payload);
 }
 
-struct smp_outcome encoded(bool all) {
-    return all ? SMP_DONE : SMP_FAIL(SMP_EMSGSIZE);
+int encoded(bool all) {
+    return all ? SMP_OK : SMP_EMSGSIZE;
 }
 
-struct smp_outcome smp_ternio(int code) {
-    if (!code) return SMP_DONE;
-    return (struct smp_outcome){GROUP_TERNIO, code, error_text(code)};
+int smp_ternio(int code) {
+    return code ? SMP_IN_GROUP(GROUP_TERNIO, code) : SMP_OK;
 }
 
 /* ---- dispatch ---- */
 
-static struct smp_outcome dispatch(const struct smp_request *request, zcbor_state_t *out) {
+static int dispatch(const struct smp_request *request, zcbor_state_t *out) {
     switch (request->group) {
     case GROUP_OS:
         return group_os(request, out);
@@ -164,42 +164,41 @@ static struct smp_outcome dispatch(const struct smp_request *request, zcbor_stat
     case GROUP_TERNIO:
         return group_ternio(request, out);
     default:
-        return SMP_FAIL(SMP_ENOTSUP);
+        return SMP_ENOTSUP;
     }
 }
 
 /* Version 1 knows one number only, the protocol's own; 1 is its "unknown". */
-static bool put_error(zcbor_state_t *out, const struct smp_request *request,
-                      struct smp_outcome outcome) {
-    if (outcome.group < 0) return put_u32(out, "rc", (uint32_t)outcome.rc);
-    if (request->version == 0) {
-        if (outcome.group != GROUP_TERNIO) outcome.rc = 1;
-        if (!put_u32(out, "rc", (uint32_t)outcome.rc)) return false;
-    } else {
-        bool done = put_key(out, "err") && zcbor_map_start_encode(out, 2) &&
-                    put_u32(out, "group", (uint32_t)outcome.group) &&
-                    put_u32(out, "rc", (uint32_t)outcome.rc) && zcbor_map_end_encode(out, 2);
-        if (!done) return false;
-    }
-    return !outcome.reason || put_text(out, "rsn", outcome.reason);
+static bool put_error(zcbor_state_t *out, const struct smp_request *request, int outcome) {
+    int group = (outcome >> 16) - 1, rc = outcome & 0xFFFF;
+    bool ours = group == GROUP_TERNIO, named = group >= 0 && request->version > 0;
+    if (group >= 0 && !named && !ours) rc = 1;
+    bool done = !named || (put_key(out, "err") && zcbor_map_start_encode(out, 2) &&
+                           put_u32(out, "group", (uint32_t)group));
+    done = done && put_u32(out, "rc", (uint32_t)rc) && (!named || zcbor_map_end_encode(out, 2));
+    return done && (!ours || put_text(out, "rsn", error_text(rc)));
+}
+
+/* Not inlined: its CBOR state would lie on the stack below every command. */
+__attribute__((noinline)) static uint32_t
+error_payload(const struct smp_request *request, int outcome, uint8_t *to, uint32_t capacity) {
+    ZCBOR_STATE_E(out, NO_BACKUPS, to, capacity, 1);
+    bool done = zcbor_map_start_encode(out, MAP_MEMBERS) && put_error(out, request, outcome) &&
+                zcbor_map_end_encode(out, MAP_MEMBERS);
+    return done ? (uint32_t)(out->payload - to) : 0;
 }
 
 /* The answer's CBOR at `to`; 0 when even an error does not fit. */
 static uint32_t answer_payload(const struct smp_request *request, uint8_t *to, uint32_t capacity) {
-    struct smp_outcome outcome = SMP_FAIL(SMP_TOO_NEW);
-    if (request->version <= 1) {
-        ZCBOR_STATE_E(out, 2, to, capacity - CLOSING_BYTES, 1);
-        bool begun = zcbor_map_start_encode(out, MAP_MEMBERS);
-        outcome = dispatch(request, out);
-        out->payload_end += CLOSING_BYTES;
-        if (!outcome.rc && begun && zcbor_map_end_encode(out, MAP_MEMBERS))
-            return (uint32_t)(out->payload - to);
-        if (!outcome.rc) outcome = SMP_FAIL(SMP_EMSGSIZE);
-    }
-    ZCBOR_STATE_E(out, 2, to, capacity, 1);
-    bool done = zcbor_map_start_encode(out, MAP_MEMBERS) && put_error(out, request, outcome) &&
-                zcbor_map_end_encode(out, MAP_MEMBERS);
-    return done ? (uint32_t)(out->payload - to) : 0;
+    if (request->version > 1) return error_payload(request, SMP_TOO_NEW, to, capacity);
+    ZCBOR_STATE_E(out, NO_BACKUPS, to, capacity - CLOSING_BYTES, 1);
+    bool begun = zcbor_map_start_encode(out, MAP_MEMBERS);
+    int outcome = dispatch(request, out);
+    out->payload_end += CLOSING_BYTES;
+    if (outcome) return error_payload(request, outcome, to, capacity);
+    if (!begun || !zcbor_map_end_encode(out, MAP_MEMBERS))
+        return error_payload(request, SMP_EMSGSIZE, to, capacity);
+    return (uint32_t)(out->payload - to);
 }
 
 uint32_t smp_handle(const uint8_t *message, uint32_t bytes, uint8_t *answer, uint32_t capacity) {

@@ -31,22 +31,15 @@ struct smp_request {
     uint32_t payload_bytes;
 };
 
-/* How a command ended. group < 0: an error of the protocol; else one of that group; rc 0: none. */
-struct smp_outcome {
-    int group, rc;
-    const char *reason; /* a line of text for `rsn`, or NULL */
-};
+/* How a command ended: SMP_OK, an error of the protocol (enum smp_rc), or one of a group. */
+#define SMP_IN_GROUP(group, rc) ((((int)(group) + 1) << 16) | (rc))
 
-#define SMP_DONE             ((struct smp_outcome){-1, SMP_OK, NULL})
-#define SMP_FAIL(code)       ((struct smp_outcome){-1, (code), NULL})
-#define SMP_GROUP_FAIL(g, n) ((struct smp_outcome){(g), (n), NULL})
-
-/* An error of group 64 with its text (errors.h); code 0 is success. */
-struct smp_outcome smp_ternio(int code);
+/* The same of a code of errors.h: those are the errors of group 64. */
+int smp_ternio(int code);
 
 /* A handler reads request->payload and puts members into the answer's map, already begun in `out`.
  */
-typedef struct smp_outcome smp_handler(const struct smp_request *request, zcbor_state_t *out);
+typedef int smp_handler(const struct smp_request *request, zcbor_state_t *out);
 
 smp_handler group_os, group_stats, group_files, group_shell, group_ternio;
 
@@ -99,7 +92,7 @@ bool put_text_end(zcbor_state_t *out, const char *key, const struct text *text);
 /* Bytes left in the answer. */
 uint32_t room(const zcbor_state_t *out);
 
-/* SMP_DONE when the answer was encoded, else "message too large". */
-struct smp_outcome encoded(bool all);
+/* SMP_OK when the answer was encoded, else SMP_EMSGSIZE. */
+int encoded(bool all);
 
 #endif

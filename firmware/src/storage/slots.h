@@ -13,6 +13,9 @@
 
 #define SLOT_HEADER_BYTES 64u
 
+/* Runs seldom and waits for flash: compiled for size. */
+#define COLD __attribute__((cold))
+
 enum slot_kind { SLOT_MODEL = 1, SLOT_ADAPTER = 2 };
 
 struct slot_content {
@@ -24,7 +27,7 @@ struct slot_content {
 };
 
 /* Finds out where slots can be written. To be called once, before anything else here. */
-void slots_init(void);
+COLD void slots_init(void);
 
 /* "flash", "file", "ram" or "none". */
 const char *slots_storage(void);
@@ -34,13 +37,13 @@ uint32_t slots_capacity(enum slot_kind kind);
 
 /* The valid slot of `kind` with the largest sequence below `below`; false when there is none. The
  * content's CRC is right. */
-bool slots_newest(enum slot_kind kind, uint64_t below, struct slot_content *content);
+COLD bool slots_newest(enum slot_kind kind, uint64_t below, struct slot_content *content);
 
 /* The slot in use, which must not be written; -1 for none. */
 void slots_protect(enum slot_kind kind, int slot);
 
 /* Erases the idle slot of `kind` for a content of `bytes` bytes. */
-bool slots_begin(enum slot_kind kind, uint32_t bytes);
+COLD bool slots_begin(enum slot_kind kind, uint32_t bytes);
 
 /* Appends to the content begun; false when the storage does not take it. */
 bool slots_write(enum slot_kind kind, const uint8_t *data, uint32_t bytes);
@@ -54,12 +57,12 @@ bool slots_pending(enum slot_kind kind, uint32_t *offset, uint32_t *bytes);
 const uint8_t *slots_pending_data(enum slot_kind kind);
 
 /* Makes the written content the newest of its kind: the last write. */
-bool slots_commit(enum slot_kind kind, struct slot_content *content);
+COLD bool slots_commit(enum slot_kind kind, struct slot_content *content);
 
 /* Forgets a begun content. */
-void slots_abandon(enum slot_kind kind);
+COLD void slots_abandon(enum slot_kind kind);
 
 /* Invalidates every writable slot of `kind`, oldest first. */
-bool slots_discard(enum slot_kind kind);
+COLD bool slots_discard(enum slot_kind kind);
 
 #endif

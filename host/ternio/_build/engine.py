@@ -1,13 +1,19 @@
 """The cffi builder of `ternio._engine`: the training engine, host/engine/engine.c, for Python.
 
 `python host/ternio/_build/engine.py` compiles it in place, for work on the engine itself.
+
+The environment variable TERNIO_BLAS hands large matrix products to a library (host/engine/blas.c):
+`openblas` is the system's OpenBLAS, `accelerate` that of macOS, and `scipy-openblas32` the PyPI
+package of this name, which has to be installed where the build runs (pip: --no-build-isolation).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import cffi
 
@@ -22,11 +28,35 @@ _PREAMBLE = """
 _CALLBACK = 'extern "Python" void te_py_release(void *owner);'
 
 
+def _blas(name: str) -> dict[str, list[Any]]:
+    """What the compiler needs for the BLAS of a name; nothing for ""."""
+    plain: list[Any] = [("TE_BLAS", "1")]
+    if not name:
+        return {"define_macros": [], "libraries": [], "extra_link_args": []}
+    if name == "openblas":
+        return {"define_macros": plain, "libraries": ["openblas"], "extra_link_args": []}
+    if name == "accelerate":
+        link = ["-framework", "Accelerate"]
+        return {"define_macros": plain, "libraries": [], "extra_link_args": link}
+    if name == "scipy-openblas32":
+        import scipy_openblas32
+
+        folder = scipy_openblas32.get_lib_dir()
+        return {
+            "define_macros": [("TE_BLAS", "scipy_cblas_sgemm")],
+            "libraries": [scipy_openblas32.get_library()],
+            "extra_link_args": [f"-L{folder}", f"-Wl,-rpath,{folder}"],
+        }
+    raise ValueError(f"TERNIO_BLAS={name}: expected openblas, accelerate or scipy-openblas32")
+
+
 def ffi_builder(root: Path) -> cffi.FFI:
     """A builder for the extension, reading sources below `root` (the repository)."""
     engine = (root / "host" / "engine").resolve()
     header = (engine / "te.h").read_text(encoding="utf-8")
     declarations = header.split("/* cdef-begin */")[1].split("/* cdef-end */")[0]
+    blas = _blas(os.environ.get("TERNIO_BLAS", ""))
+    strip = ["-s", "-Wl,-z,noseparate-code"] if sys.platform == "linux" else []
     ffi = cffi.FFI()
     ffi.cdef("typedef float te_float;\n" + declarations + _CALLBACK)
     ffi.set_source(
@@ -34,7 +64,8 @@ def ffi_builder(root: Path) -> cffi.FFI:
         _PREAMBLE,
         sources=[str(engine / "engine.c")],
         include_dirs=[str(engine)],
-        libraries=["m"],
+        define_macros=blas["define_macros"],
+        libraries=[*blas["libraries"], "m"],
         extra_compile_args=[
             "-O2",
             "-std=gnu11",
@@ -42,7 +73,7 @@ def ffi_builder(root: Path) -> cffi.FFI:
             "-fvisibility=hidden",
             "-fno-asynchronous-unwind-tables",
         ],
-        extra_link_args=["-s", "-Wl,-z,noseparate-code"] if sys.platform == "linux" else [],
+        extra_link_args=[*strip, *blas["extra_link_args"]],
         py_limited_api=True,
     )
     return ffi

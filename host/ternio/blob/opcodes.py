@@ -300,7 +300,7 @@ _SPECS = (
         (
             row("dst", "w"),
             q16_row("a", "r", lambda n0, n1, n2: n1),
-            _matrix(("T2",)),
+            _matrix(("T2", "T2D")),
             fixed("d", "x", kernel_scratch, align=16),
         ),
         2,

@@ -209,7 +209,7 @@ def train(
         as_json=as_json,
     )
     if task == "lm":
-        language(job, "\n" if prompt is None else prompt, sample, temperature, top_k)
+        language(job, prompt, sample, temperature, top_k)
         return
     options = {
         "label": label,

@@ -119,12 +119,12 @@ def classify(job: Job, test: str | None, options: dict[str, Any], augment: bool)
     )
 
 
-def language(job: Job, prompt: str, sample: int, temperature: float, top_k: int) -> None:
+def language(job: Job, prompt: str | None, sample: int, temperature: float, top_k: int) -> None:
     """Trains a language model and lets it write."""
     from ternio import data
     from ternio.train import TextConfig, generate, progress_bar, train_language_model
 
-    if not prompt or temperature < 0 or top_k < 0 or sample < 0:
+    if prompt == "" or not 0 <= temperature < math.inf or top_k < 0 or sample < 0:
         raise DataError("--prompt is not to be empty; --temperature, --top-k, --sample not below 0")
     kind = job.shape.pop("vocabulary", "characters")
     if kind not in data.VOCABULARIES:
@@ -155,9 +155,9 @@ def language(job: Job, prompt: str, sample: int, temperature: float, top_k: int)
 
     def write() -> str:
         model = trained.checkpoint.language_model
-        return generate(
-            model, corpus.vocabulary, prompt, sample, temperature, top_k, seed=config.seed
-        )
+        words = corpus.vocabulary
+        start = words.opening if prompt is None else prompt
+        return generate(model, words, start, sample, temperature, top_k, seed=config.seed)
 
     _finish(
         job,

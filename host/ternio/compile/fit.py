@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ..models import ClassifierConfig, LanguageModelConfig
 
 
+STATE_BYTES = 576
+"""RAM of the firmware's own variables, at most (tests/firmware/test_firmware_build.py)."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One line of the account. `has` is None where a part counts only towards its total."""
@@ -78,8 +82,6 @@ def account(blob: Blob, board: Board) -> list[Part]:
     """Flash and RAM of a board with this model, part by part, and the work of one run."""
     from ..runtime import Model
 
-    link = board.manifest["ternio"]["link"]
-    buffers = sum(size for name, size in link.items() if name.endswith("_bytes"))
     room = board.arena_beside(input_bytes(blob))
     total = sum(blob_parts(blob).values())
     parts = [Part("flash", name, size) for name, size in blob_parts(blob).items()]
@@ -94,11 +96,15 @@ def account(blob: Blob, board: Board) -> list[Part]:
     for name, size in arenas.items():
         if size:
             parts.append(Part("ram", f"{name} arena", size, room))
-    parts.append(Part("ram", "link buffers", buffers))
-    parts.append(Part("ram", "stack", board.stack_bytes))
-    taken = board.arena_bytes - room  # by an input larger than its buffer
-    together = max(arenas.values()) + taken + buffers + board.stack_bytes
-    parts.append(Part("ram", "together", together, board.ram.bytes))
+    reserved = {
+        "arena, reserved": board.arena_bytes,
+        "input": board.window_bytes,
+        "link buffers": board.rx_ring_bytes + 2 * board.frame_bytes,
+        "stack": board.stack_bytes,
+        "firmware's variables": STATE_BYTES,
+    }
+    parts += [Part("ram", name, size) for name, size in reserved.items()]
+    parts.append(Part("ram", "reserved together", sum(reserved.values()), board.ram.bytes))
     work = Model.open(blob.encode()).infer_work
     parts.append(
         Part("work", "one token" if blob.io.is_stream else "one inference", work, board.work_limit)
@@ -123,7 +129,7 @@ def require_fit(blob: Blob, board: Board) -> list[Part]:
         sizes = f"{', '.join(texts)} (bytes)" if texts else ""
         work = (f"{p.name} is work of {p.needs}, {p.has} at most" for p in over[len(texts) :])
         hint = ""
-        if all(p.name in ("adapt arena", "adapter slot", "together") for p in over):
+        if all(p.name in ("adapt arena", "adapter slot") for p in over):
             hint = "; --no-adapt packs it for inference only"
         why = "; ".join(text for text in (sizes, *work) if text)
         raise FitError(f"{blob.name} does not fit {board.name}: {why}{hint}")

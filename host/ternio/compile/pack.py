@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..blob import opcodes as ops
 from ..blob import ternary
 from ..blob.check import check_program
 from ..blob.format import KIND_TOKENS, Adapter, Blob, InputOutput, align16, init_bound
@@ -33,8 +32,8 @@ class Options:
 
     `kv`: "float", "int8", or "auto": int8 where the attention fits it. `integer_rows`: what lies
     between ternary layers in integers. Neither depends on the board, so that a model gives the same
-    logits everywhere. `merge_rows`: ternary weights that only TERNARY reads in layout WD, for cores
-    with the DSP extension; other cores read it slowly.
+    logits everywhere. `merge_rows`: ternary weights in layout WD, for cores with the DSP
+    extension; other cores read it slowly.
     """
 
     adapt: bool = True
@@ -145,14 +144,9 @@ def _packed(graph: Graph, about: Description, options: Options, layout: Layout) 
 
 
 def _with_merged_rows(blob: Blob) -> Blob:
-    """The blob with its ternary weights in layout WD, but for those that gradients go through."""
-    back = blob.adapt.code if blob.adapt else ()
-    kept = {ops.split_word(i.b)[2] for i in back if i.op == ops.Op.TERNARY_T}
-    tensors = tuple(
-        t.merged_rows() if t.dtype == "T2" and index not in kept else t
-        for index, t in enumerate(blob.tensors)
-    )
-    return replace(blob, tensors=tensors)
+    """The blob with its ternary weights in layout WD."""
+    tensors = (t.merged_rows() if t.dtype == "T2" else t for t in blob.tensors)
+    return replace(blob, tensors=tuple(tensors))
 
 
 def pack_checkpoint(checkpoint: Checkpoint, options: Options | None = None) -> Blob:

@@ -16,7 +16,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     if not data.strip():
-        raise DataError(f"{path.name}: the file is empty")
+        raise DataError(f"{path.name}: the file is empty{' but for white space' * bool(data)}")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{path.name}: UTF-16 text; save it as UTF-8")
     if b"\0" in data:

@@ -69,6 +69,11 @@ class Vocabulary:
             return tuple(bytes([i]) for i in range(256))
         return tuple(c.encode() for c in self.alphabet + REST)
 
+    @property
+    def opening(self) -> str:
+        """What a text may begin after: a line break where that is known, else a known character."""
+        return "\n" if self.kind == "bytes" or "\n" in self.alphabet else self.alphabet[0]
+
     def encode(self, text: str) -> np.ndarray:
         """Ids int32 [n] of a text; n is the number of its characters or bytes."""
         if self.kind == "bytes":

@@ -32,12 +32,15 @@ def progress_bar(title: str) -> Iterator[Progress | None]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None, loss=math.nan, rate=0.0)
-        start = time.monotonic()
+        task = bar.add_task(title, total=None, visible=False, loss=math.nan, rate=0.0)
+        first: list[tuple[int, float]] = []  # a training that goes on has steps behind it
 
         def update(done: int, total: int, loss: float) -> None:
-            rate = done / max(1e-9, time.monotonic() - start)
-            bar.update(task, completed=done, total=total, loss=loss, rate=rate)
+            now = time.monotonic()
+            if not first:
+                first.append((done, now))
+            rate = (done - first[0][0]) / max(1e-9, now - first[0][1])
+            bar.update(task, completed=done, total=total, visible=True, loss=loss, rate=rate)
 
         yield update
 
