@@ -121,6 +121,12 @@ int te_training(const te_ctx *ctx);
 /* 1: results of operations are handed to the caller, who releases them. 0 at the start. */
 void te_set_own_results(te_ctx *ctx, int on);
 
+/* 1: training in as little memory as possible. te_backward() gives up every operation as soon as
+ * its gradient is done, and its result unless that is retained or the one te_backward() started
+ * from; there is one backward pass for each tape. te_optim_zero_grad() gives up the buffers. 0 at
+ * the start. */
+void te_set_single_use(te_ctx *ctx, int on);
+
 const char *te_status_text(int status);
 /* Status and text of the first failure since the last clearing; TE_OK and "" when there is none. */
 te_status te_last_status(const te_ctx *ctx);
@@ -235,7 +241,7 @@ double te_node_float(const te_ctx *ctx, int64_t node, int k);
 
 /* Gradients of a scalar with respect to every tensor that requires one are added to te_grad().
  * te_backward_from starts at any result with the given gradient (numel values). The tape stays, so
- * that it can be read, or run again from another result. */
+ * that it can be read, or run again from another result (but see te_set_single_use). */
 te_status te_backward(te_ctx *ctx, te_tensor *loss);
 te_status te_backward_from(te_ctx *ctx, te_tensor *result, const te_float *grad);
 

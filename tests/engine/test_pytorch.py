@@ -259,6 +259,34 @@ def test_the_first_ten_losses_of_a_large_transformer_are_no_worse_than_those_of_
 
 
 @pytest.mark.parametrize("name", ["S", "M"])
+def test_the_first_ten_losses_of_a_ternary_transformer(libraries, name):
+    """In double, and without a causal mask, where no code lies on a tie (see below)."""
+    e, size = Engine(libraries[True], True), tf.SIZES[name]
+    ours = tf.engine_step(e, size, 1, True, causal=False)
+    theirs = tf.torch_step(
+        torch, size, 1, True, weights=tf.torch_weights(torch, size, True), causal=False
+    )
+    losses = [(ours(), theirs()) for _ in range(10)]
+    assert losses[9][0] < losses[0][0]
+    np.testing.assert_allclose(*zip(*losses, strict=True), rtol=1e-8)
+    e.close()
+
+
+def test_in_single_precision_a_ternary_transformer_is_as_near_to_double_as_that_of_pytorch(engine):
+    """A last bit decides some of the codes, and so 1e-3 of the losses, for PyTorch itself."""
+    size = tf.SIZES["S"]
+    exact = tf.torch_weights(torch, size, True)
+    steps = [
+        tf.engine_step(engine, size, 1, True, causal=False),
+        tf.torch_step(torch, size, 1, True, causal=False),
+        tf.torch_step(torch, size, 1, True, weights=exact, causal=False),
+    ]
+    losses = np.array([[step() for step in steps] for _ in range(10)])
+    apart = np.abs(losses[:, :2] / losses[:, 2:] - 1).max(0)
+    assert apart[0] <= max(1e-5, 2 * apart[1])
+
+
+@pytest.mark.parametrize("name", ["S", "M"])
 def test_ten_steps_of_a_ternary_transformer(libraries, monkeypatch, name):
     """From the same weights at each step, in double. Steps where a code lies on a tie are left out:
     outputs of a BitLinear are integers times a scale, the first token's attention passes them on as
