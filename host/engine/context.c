@@ -1,90 +1,5 @@
-/* context.c - life of a context, its memory pool, and the text of its last error. */
+/* context.c - life of a context, and the text of its last error. */
 #include "internal.h"
-
-/* ---- Memory pool ----
- * Blocks come in size classes, four per power of two, and return to the list of their class when
- * a tensor goes. A training step asks for the same sizes as the one before, so that after the first
- * step nothing is allocated, while a tensor that is kept longer simply keeps its block. */
-
-static int te_size_class(int64_t bytes, int64_t *class_bytes) {
-    int64_t size = 64;
-    int index = 0;
-    while (size + size < bytes) {
-        size += size;
-        index += 4;
-    }
-    for (int quarter = 0; quarter <= 4; quarter++) {
-        int64_t candidate = size + size / 4 * quarter;
-        if (bytes <= candidate) {
-            *class_bytes = candidate;
-            return index + quarter;
-        }
-    }
-    return TE_SIZE_CLASSES; /* not reached: size + size >= bytes */
-}
-
-static void *te_alloc(te_ctx *ctx, int64_t bytes) {
-    const int64_t header = 64, slack = 64;
-    int64_t class_bytes = 0;
-    if (ctx->fail_in >= 0 && ctx->fail_in-- == 0)
-        return te_fail(ctx, TE_ERR_MEMORY, "out of memory (failure injected by a test)");
-    if (bytes < 0 || bytes > INT64_C(1) << 40)
-        return te_fail(ctx, TE_ERR_MEMORY, "out of memory: %lld bytes asked for", (long long)bytes);
-    int index = te_size_class(bytes, &class_bytes);
-    te_block *block = ctx->free_blocks[index];
-    if (block) {
-        ctx->free_blocks[index] = block->next;
-    } else {
-        void *raw = malloc((size_t)(class_bytes + header + slack));
-        if (!raw)
-            return te_fail(ctx, TE_ERR_MEMORY, "out of memory: %lld bytes asked for",
-                           (long long)bytes);
-        uintptr_t payload = ((uintptr_t)raw + (uintptr_t)(header + slack) - 1) & ~(uintptr_t)63;
-        block = (te_block *)(payload - (uintptr_t)header);
-        block->raw = raw;
-        block->size_class = index;
-        ctx->bytes_held += class_bytes;
-        if (ctx->bytes_held > ctx->bytes_peak) ctx->bytes_peak = ctx->bytes_held;
-    }
-    ctx->bytes_used += class_bytes;
-    return (char *)block + header;
-}
-
-static int64_t te_class_bytes(int size_class) {
-    return ((int64_t)64 << (size_class / 4)) / 4 * (4 + size_class % 4);
-}
-
-static void te_free(te_ctx *ctx, void *payload) {
-    if (!payload) return;
-    te_block *block = (te_block *)((char *)payload - 64);
-    block->next = ctx->free_blocks[block->size_class];
-    ctx->free_blocks[block->size_class] = block;
-    ctx->bytes_used -= te_class_bytes(block->size_class);
-}
-
-void te_ctx_trim(te_ctx *ctx) {
-    for (int i = 0; i < TE_SIZE_CLASSES; i++) {
-        while (ctx->free_blocks[i]) {
-            te_block *block = ctx->free_blocks[i];
-            ctx->free_blocks[i] = block->next;
-            ctx->bytes_held -= te_class_bytes(i);
-            free(block->raw);
-        }
-    }
-}
-
-int64_t te_bytes_used(const te_ctx *ctx) {
-    return ctx->bytes_used;
-}
-int64_t te_bytes_held(const te_ctx *ctx) {
-    return ctx->bytes_held;
-}
-int64_t te_bytes_peak(const te_ctx *ctx) {
-    return ctx->bytes_peak;
-}
-void te_fail_allocation(te_ctx *ctx, int64_t n) {
-    ctx->fail_in = n;
-}
 
 /* ---- Errors ---- */
 
@@ -184,6 +99,10 @@ int te_training(const te_ctx *ctx) {
 }
 void te_set_own_results(te_ctx *ctx, int on) {
     ctx->own_results = on != 0;
+}
+
+void te_set_single_use(te_ctx *ctx, int on) {
+    ctx->single_use = on != 0;
 }
 
 const char *te_simd(const te_ctx *ctx) {

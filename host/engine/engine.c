@@ -14,12 +14,13 @@
 
 #include "kernels.c"
 
-/* What calls the kernels is compiled for size and speed of compilation: its time is not here. */
+/* What calls the kernels is compiled for size: its time is not here. */
 #if defined(__OPTIMIZE__) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("O1")
+#pragma GCC optimize("Os")
 #endif
 
 #include "context.c"
+#include "pool.c"
 #include "threads.c"
 #include "random.c"
 #include "tensor.c"

@@ -10,7 +10,7 @@
 
 #include "te.h"
 
-enum { TE_SIZE_CLASSES = 160, TE_MAX_SAVED = 2, TE_ERROR_CHARS = 240, TE_SHAPE_CHARS = 96 };
+enum { TE_SIZE_CLASSES = 192, TE_MAX_SAVED = 2, TE_ERROR_CHARS = 240, TE_SHAPE_CHARS = 96 };
 
 /* The quantisers' smallest scale and divisor, and the largest int8 magnitude. */
 #define TE_QUANT_EPS ((te_float)1e-5)
@@ -47,27 +47,27 @@ typedef struct {
     int n_in, n_int, n_float;
     te_tensor *in[TE_MAX_INPUTS];
     te_tensor *out;
+    int lent; /* the caller has `out` until the tape goes, by a reference of its own */
     int64_t ints[TE_MAX_INTS];
     double floats[TE_MAX_FLOATS];
     void *saved[TE_MAX_SAVED]; /* pool blocks kept for the backward pass, or NULL */
 } te_node;
 
-/* Header in front of every block of the pool; the payload is aligned to 64 bytes. */
-typedef struct te_block {
-    struct te_block *next;
-    void *raw; /* what malloc returned */
-    int size_class;
-} te_block;
+typedef struct te_block te_block;
+typedef struct te_region te_region;
 
 struct te_ctx {
     int64_t live; /* tensors and optimisers that still point here, plus one for the owner */
     int64_t next_id;
-    int recording, training, own_results;
+    int recording, training, own_results, single_use;
+    int given_up; /* te_backward has used up the present tape */
 
     te_status status;
     char error[TE_ERROR_CHARS];
 
-    te_block *free_blocks[TE_SIZE_CLASSES];
+    te_region *regions; /* the memory pool, see pool.c */
+    te_block *bins[TE_SIZE_CLASSES];
+    uint64_t bins_used[TE_SIZE_CLASSES / 64]; /* a bit for each bin that is not empty */
     int64_t bytes_used, bytes_held, bytes_peak;
     int64_t fail_in; /* allocations until the injected failure, -1 for none */
 
@@ -90,9 +90,11 @@ struct te_ctx {
     struct te_pool *pool; /* of helper threads, NULL for one thread */
 };
 
-/* context.c */
+/* pool.c */
 static void *te_alloc(te_ctx *ctx, int64_t bytes);
-static void te_free(te_ctx *ctx, void *block);
+static void te_free(te_ctx *ctx, void *payload);
+
+/* context.c */
 static void te_ctx_drop(te_ctx *ctx);
 static void *te_fail(te_ctx *ctx, te_status status, const char *format, ...);
 

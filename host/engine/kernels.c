@@ -154,6 +154,13 @@ static const te_float te_count[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 
 #define TE_PORTABLE_ROWS 4
 #endif
 
+/* Where there are better ones, these are compiled for size. */
+#if defined(__x86_64__) && defined(__OPTIMIZE__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC push_options
+#pragma GCC optimize("Os")
+#define TE_PORTABLE_SMALL
+#endif
+
 #define TE_SUFFIX portable
 #define TE_TARGET
 #define TE_VECTOR_BYTES TE_PORTABLE_BYTES
@@ -173,6 +180,9 @@ static const te_float te_count[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 
 #include "activations.h"
 TE_TABLE(TE_PORTABLE_NAME, portable, portable);
 #include "simd_end.h"
+#ifdef TE_PORTABLE_SMALL
+#pragma GCC pop_options
+#endif
 
 #if defined(__x86_64__) && defined(__GNUC__) && defined(__OPTIMIZE__)
 #define TE_X86

@@ -59,7 +59,7 @@ typedef struct {
     te_ctx *ctx;
     te_bit_operands b;
     const te_float *x;
-    te_float *row_scale; /* [rows]: gamma * s / 127 */
+    te_float *row_scale; /* [rows]: gamma * s / 127, or NULL */
     te_ternary ternary;
     te_float *floats; /* of the rows in hand: codes as floats, times s / 127 in the backward pass */
     int64_t first;    /* of these rows */
@@ -75,7 +75,7 @@ static void te_bit_codes_range(void *argument, int thread, int64_t first, int64_
         memset(b->codes + i * stride + b->in, 128, (size_t)(stride - b->in));
     w->ctx->kernels->codes(last - first, b->in, stride, TE_QUANT_EPS, w->x + first * b->in,
                            b->codes + first * stride, b->scales + first);
-    for (int64_t i = first; i < last; i++)
+    for (int64_t i = first; i < last && w->row_scale; i++)
         w->row_scale[i] = *b->gamma * b->scales[i] / TE_QUANT_MAX;
 }
 
@@ -165,8 +165,7 @@ static int te_bit_product(te_bit_work *w, te_float *y) {
     return ctx->status == TE_OK;
 }
 
-/* Quantises both operands, and multiplies them. */
-static int te_bit_forward(te_bit_work *w, te_tensor *weights, te_float *y) {
+static void te_bit_quantize_weights(const te_bit_work *w, const te_tensor *weights) {
     const te_kernels *kernels = w->ctx->kernels;
     const te_bit_operands *b = &w->b;
     *b->gamma = te_mean_abs(kernels, te_values(weights), weights->numel);
@@ -175,24 +174,32 @@ static int te_bit_forward(te_bit_work *w, te_tensor *weights, te_float *y) {
         memset(trits + 4 * b->groups - 4, 128, 4);
         kernels->trits(b->in, *b->gamma + TE_QUANT_EPS, te_values(weights) + j * b->in, trits);
     }
-    te_share(w->ctx, b->rows, te_share_rows(b->in), te_bit_codes_range, w);
-    return te_bit_product(w, y);
+}
+
+static void te_bit_quantize_vectors(te_bit_work *w) {
+    te_share(w->ctx, w->b.rows, te_share_rows(w->b.in), te_bit_codes_range, w);
+}
+
+/* Memory for the weights (side 0) or for the vectors (side 1). */
+static void *te_bit_alloc(te_ctx *ctx, const te_bit_operands *b, int side) {
+    const int64_t bytes = 4 * b->groups, scale = (int64_t)sizeof(te_float);
+    return te_alloc(ctx, side ? b->rows * (scale + bytes) : scale + b->out * bytes);
 }
 
 te_tensor *te_bitlinear(te_ctx *ctx, te_tensor *x, te_tensor *w) {
     te_tensor *y = te_linear_result(ctx, "bitlinear", x, w);
     if (!y) return NULL;
     te_bit_work work = {.ctx = ctx, .b = te_bit_operands_of(x, w), .x = te_values(x)};
-    const int64_t rows = work.b.rows, stride = 4 * work.b.groups;
-    const int64_t scale_bytes = (int64_t)sizeof(te_float);
     te_node node = {.op = TE_OP_BITLINEAR, .n_in = 2, .in = {x, w}};
-    node.saved[0] = te_alloc(ctx, scale_bytes + work.b.out * stride);
-    node.saved[1] = te_alloc(ctx, rows * (scale_bytes + stride));
-    work.row_scale = te_alloc_floats(ctx, rows);
+    node.saved[0] = te_bit_alloc(ctx, &work.b, 0);
+    node.saved[1] = te_bit_alloc(ctx, &work.b, 1);
+    work.row_scale = te_alloc_floats(ctx, work.b.rows);
     int done = node.saved[0] && node.saved[1] && work.row_scale;
     if (done) {
         te_bit_place(&work.b, node.saved[0], node.saved[1]);
-        done = te_bit_forward(&work, w, te_values(y));
+        te_bit_quantize_weights(&work, w);
+        te_bit_quantize_vectors(&work);
+        done = te_bit_product(&work, te_values(y));
     }
     te_free(ctx, work.row_scale);
     if (!done) {
@@ -200,9 +207,9 @@ te_tensor *te_bitlinear(te_ctx *ctx, te_tensor *x, te_tensor *w) {
         te_release(y);
         return NULL;
     }
-    /* Each side's gradient needs the other side. */
+    /* Each side's gradient needs the other side; where memory matters most, it is made again. */
     for (int side = 0; side < 2; side++) {
-        if (te_needs_grad(ctx, node.in[side])) continue;
+        if (te_needs_grad(ctx, node.in[side]) && !ctx->single_use) continue;
         te_free(ctx, node.saved[side]);
         node.saved[side] = NULL;
     }
@@ -213,11 +220,18 @@ te_tensor *te_bitlinear(te_ctx *ctx, te_tensor *x, te_tensor *w) {
  * dx = dy (gamma trits), dw = dy^T (s/127 codes). */
 static int te_bitlinear_backward(te_ctx *ctx, te_node *node) {
     te_tensor *x = node->in[0], *w = node->in[1];
-    te_bit_work work = {.ctx = ctx, .b = te_bit_operands_of(x, w), .scaled = 1};
+    te_bit_work work = {.ctx = ctx, .b = te_bit_operands_of(x, w), .x = te_values(x), .scaled = 1};
     const te_bit_operands *b = &work.b;
     const te_float *dy = node->out->grad;
     int accumulate = 0;
+    int missing[2];
+    for (int side = 0; side < 2; side++) {
+        missing[side] = node->in[side]->requires_grad && !node->saved[side];
+        if (missing[side] && !(node->saved[side] = te_bit_alloc(ctx, b, side))) return 0;
+    }
     te_bit_place(&work.b, node->saved[0], node->saved[1]);
+    if (missing[0]) te_bit_quantize_weights(&work, w);
+    if (missing[1]) te_bit_quantize_vectors(&work);
     if (x->requires_grad) {
         te_float *weights = te_bit_weights(ctx, b, *b->gamma);
         te_float *dx = weights ? te_grad_buffer(x, &accumulate) : NULL;

@@ -172,7 +172,10 @@ void te_optim_set_steps(te_optim *optim, int64_t steps) {
 }
 
 void te_optim_zero_grad(te_optim *optim) {
-    for (int64_t i = 0; i < optim->count; i++) te_zero_grad(optim->entries[i].param);
+    for (int64_t i = 0; i < optim->count; i++) {
+        te_zero_grad(optim->entries[i].param);
+        if (optim->ctx->single_use) te_grad_drop(optim->entries[i].param);
+    }
 }
 
 /* ---- Steps ---- */

@@ -6,10 +6,7 @@ static int te_backward_node(te_ctx *ctx, te_node *node);
 /* Makes room for one more element in a growing array; 0 on failure. */
 static int te_reserve(te_ctx *ctx, void **array, int64_t count, int64_t *capacity, size_t size) {
     if (count < *capacity) return 1;
-    if (ctx->fail_in >= 0 && ctx->fail_in-- == 0) {
-        te_fail(ctx, TE_ERR_MEMORY, "out of memory (failure injected by a test)");
-        return 0;
-    }
+    if (te_injected_failure(ctx)) return 0;
     int64_t wanted = *capacity ? 2 * *capacity : 64;
     void *grown = realloc(*array, (size_t)wanted * size);
     if (!grown) {
@@ -34,10 +31,11 @@ static int te_needs_grad(const te_ctx *ctx, const te_tensor *t) {
  * node on the tape when recording, and returns `out` by the ownership rule in force. */
 static te_tensor *te_record(te_ctx *ctx, const te_node *node, te_tensor *out) {
     te_node copy = *node;
-    if ((ctx->recording && !te_reserve(ctx, (void **)&ctx->nodes, ctx->node_count,
-                                       &ctx->node_capacity, sizeof *ctx->nodes)) ||
-        (!ctx->own_results && !te_reserve(ctx, (void **)&ctx->results, ctx->result_count,
-                                          &ctx->result_capacity, sizeof *ctx->results))) {
+    if (ctx->recording
+            ? !te_reserve(ctx, (void **)&ctx->nodes, ctx->node_count, &ctx->node_capacity,
+                          sizeof *ctx->nodes)
+            : !ctx->own_results && !te_reserve(ctx, (void **)&ctx->results, ctx->result_count,
+                                               &ctx->result_capacity, sizeof *ctx->results)) {
         te_free_saved(ctx, &copy);
         te_release(out);
         return NULL;
@@ -48,26 +46,34 @@ static te_tensor *te_record(te_ctx *ctx, const te_node *node, te_tensor *out) {
             out->requires_grad |= copy.in[i]->requires_grad;
         }
         copy.out = te_retain(out);
+        copy.lent = !ctx->own_results;
         out->node = ctx->node_count;
         out->tape = ctx->tape;
         ctx->nodes[ctx->node_count++] = copy;
     } else {
         te_free_saved(ctx, &copy);
+        if (!ctx->own_results) ctx->results[ctx->result_count++] = out;
     }
-    if (!ctx->own_results) ctx->results[ctx->result_count++] = out;
     return out;
+}
+
+/* Gives up what a node holds; `keep_lent` leaves the result to the caller until te_tape_reset. */
+static void te_node_clear(te_ctx *ctx, te_node *node, int keep_lent) {
+    te_free_saved(ctx, node);
+    for (int k = 0; k < node->n_in; k++) te_release(node->in[k]);
+    te_release(node->out);
+    if (node->lent && !keep_lent) te_release(node->out);
+    *node = (te_node){.op = TE_OP_NONE, .out = node->lent && keep_lent ? node->out : NULL};
 }
 
 void te_tape_reset(te_ctx *ctx) {
     for (int64_t i = ctx->node_count - 1; i >= 0; i--) {
-        te_node *node = &ctx->nodes[i];
-        te_free_saved(ctx, node);
-        te_release(node->out);
-        for (int k = 0; k < node->n_in; k++) te_release(node->in[k]);
+        te_node_clear(ctx, &ctx->nodes[i], 0);
     }
     for (int64_t i = ctx->result_count - 1; i >= 0; i--) te_release(ctx->results[i]);
     ctx->node_count = 0;
     ctx->result_count = 0;
+    ctx->given_up = 0;
     ctx->tape++;
     te_clear_error(ctx);
 }
@@ -76,11 +82,14 @@ void te_tape_reset(te_ctx *ctx) {
 
 /* The gradient of `result` has been set; walks from its node back to the first. */
 static te_status te_backward_walk(te_ctx *ctx, te_tensor *result) {
+    ctx->given_up = ctx->single_use;
     for (int64_t i = result->node; i >= 0; i--) {
         te_node *node = &ctx->nodes[i];
-        if (!node->out->requires_grad || !node->out->grad_set) continue;
-        if (!te_backward_node(ctx, node)) return ctx->status;
-        if (!node->out->keep_grad) te_grad_drop(node->out);
+        if (node->out->requires_grad && node->out->grad_set) {
+            if (!te_backward_node(ctx, node)) return ctx->status;
+            if (!node->out->keep_grad) te_grad_drop(node->out);
+        }
+        if (ctx->single_use) te_node_clear(ctx, node, node->out == result);
     }
     return TE_OK;
 }
@@ -93,6 +102,10 @@ te_status te_backward_from(te_ctx *ctx, te_tensor *result, const te_float *grad)
     }
     if (result->node < 0 || result->tape != ctx->tape || result->ctx != ctx) {
         te_fail(ctx, TE_ERR_STATE, "backward: the tensor is not a result on the present tape");
+        return ctx->status;
+    }
+    if (ctx->given_up) {
+        te_fail(ctx, TE_ERR_STATE, "backward: an earlier one has used up the tape");
         return ctx->status;
     }
     if (!result->requires_grad) {

@@ -99,6 +99,7 @@ typedef enum {
     TE_OP_CONV1D = 33,       /* in x, w[, b]; int stride, padding before, padding after */
     TE_OP_CLIP = 34,         /* in x; float low, high */
     TE_OP_MINIMUM = 35,      /* in a, b */
+    TE_OP_BROADCAST = 36,    /* in x; int the new dimensions */
     TE_OP_COUNT
 } te_op;
 
@@ -120,6 +121,12 @@ int te_training(const te_ctx *ctx);
 
 /* 1: results of operations are handed to the caller, who releases them. 0 at the start. */
 void te_set_own_results(te_ctx *ctx, int on);
+
+/* 1: training in as little memory as possible. te_backward() gives up every operation as soon as
+ * its gradient is done, and its result unless that is retained or the one te_backward() started
+ * from; there is one backward pass for each tape. te_optim_zero_grad() gives up the buffers. 0 at
+ * the start. */
+void te_set_single_use(te_ctx *ctx, int on);
 
 const char *te_status_text(int status);
 /* Status and text of the first failure since the last clearing; TE_OK and "" when there is none. */
@@ -235,7 +242,7 @@ double te_node_float(const te_ctx *ctx, int64_t node, int k);
 
 /* Gradients of a scalar with respect to every tensor that requires one are added to te_grad().
  * te_backward_from starts at any result with the given gradient (numel values). The tape stays, so
- * that it can be read, or run again from another result. */
+ * that it can be read, or run again from another result (but see te_set_single_use). */
 te_status te_backward(te_ctx *ctx, te_tensor *loss);
 te_status te_backward_from(te_ctx *ctx, te_tensor *result, const te_float *grad);
 
@@ -280,7 +287,8 @@ te_tensor *te_swiglu(te_ctx *ctx, te_tensor *a, te_tensor *b);
 /* Mean over time.  [..., time, width] -> [..., width] */
 te_tensor *te_mean_pool(te_ctx *ctx, te_tensor *x);
 
-/* Sum and product; b has the shape of a, or its last dimensions (then it is repeated). */
+/* Sum and product; b has the shape of a, or its last dimensions (then it is repeated). For other
+ * pairs of shapes see te_broadcast. */
 te_tensor *te_add(te_ctx *ctx, te_tensor *a, te_tensor *b);
 te_tensor *te_mul(te_ctx *ctx, te_tensor *a, te_tensor *b);
 te_tensor *te_scale(te_ctx *ctx, te_tensor *x, double factor);
@@ -298,13 +306,17 @@ te_tensor *te_embedding(te_ctx *ctx, te_tensor *table, te_tensor *ids);
 te_tensor *te_lora(te_ctx *ctx, te_tensor *y, te_tensor *x, te_tensor *a, te_tensor *b,
                    double scale);
 
-/* Views: reshape, slice and transpose give tensors over the memory of x, which they keep alive;
- * what is written to one is seen in the other. Operations read any view; those that need its
+/* Views: reshape, broadcast, slice and transpose give tensors over the memory of x, which they keep
+ * alive; what is written to one is seen in the other. Operations read any view; those that need its
  * elements in a row copy them when they take it. */
 
 /* Same elements under other dimensions, one of which may be -1. A view, but for an x whose strides
  * cannot express it, e.g. a transposed matrix made flat: then a copy. */
 te_tensor *te_reshape(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape);
+
+/* x repeated along dimensions of 1 and along new ones before its first, a view: shapes go together
+ * from their last dimension on, as in NumPy. */
+te_tensor *te_broadcast(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape);
 
 /* x where it is contiguous, else a copy; recorded as a reshape to its own dimensions. */
 te_tensor *te_contiguous(te_ctx *ctx, te_tensor *x);

@@ -7,7 +7,9 @@ given by its path.
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,14 @@ class Region:
 
     base: int
     bytes: int
+
+    @property
+    def end(self) -> int:
+        """The first address behind it."""
+        return self.base + self.bytes
+
+    def __str__(self) -> str:
+        return f"{self.bytes} bytes at 0x{self.base:08X}"
 
 
 @dataclass(frozen=True)
@@ -160,7 +170,11 @@ def load_manifest(path: Path) -> Board:
         block.fail("ternio.emulator", 'an object of the kind "qemu" or "process"', emulator)
     if emulator.get("kind") == "qemu":
         _Reader(path, emulator, "ternio.emulator").text("machine")
-    return Board(
+    if "watchdog" in block.data:
+        watchdog = block.object("watchdog")
+        watchdog.address("base")
+        watchdog.size("hz", least=1)
+    board = Board(
         name=path.stem,
         title=top.text("name"),
         family=block.text("family"),
@@ -186,6 +200,32 @@ def load_manifest(path: Path) -> Board:
         ram_adapter_slots=ram_slots.regions("adapter"),
         manifest=data,
     )
+    _require_sound(board)
+    return board
+
+
+def _require_sound(board: Board) -> None:
+    """Raises BoardError for a name that PlatformIO does not take, a receive ring that is no power
+    of two, and for slots outside flash or over each other or the firmware.
+    """
+    path = board.path
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", board.name):
+        raise BoardError(f"{path}: a board's name is of letters, digits, _ and -: rename the file")
+    if board.rx_ring_bytes & (board.rx_ring_bytes - 1):
+        raise BoardError(
+            f"{path}: ternio.link.rx_ring_bytes should be a power of two, found "
+            f"{board.rx_ring_bytes}"
+        )
+    firmware = Region(board.flash.base, board.firmware_bytes)
+    slots = [*board.model_slots, *board.adapter_slots]
+    for slot in slots:
+        if slot.base < board.flash.base or slot.end > board.flash.end:
+            raise BoardError(f"{path}: ternio.slots: {slot} lies outside of flash, {board.flash}")
+    for areas in ([firmware, *slots], [*board.ram_model_slots, *board.ram_adapter_slots]):
+        areas = sorted(areas, key=lambda area: (area.base, area.bytes))
+        for one, next_one in itertools.pairwise(areas):
+            if one.end > next_one.base:
+                raise BoardError(f"{path}: {one} and {next_one} overlap (slots, firmware_bytes)")
 
 
 def board_names() -> list[str]:

@@ -6,7 +6,7 @@ A step is forward, backward, clipping and AdamW of a causal transformer (transfo
 and with BitLinear layers. Steps of all sides take turns, so that a busy machine disturbs
 them alike; printed are tokens per second of the median step, and medians of the ratios within
 turns. PyTorch takes part where it can be imported, or where TERNIO_BENCH_TORCH names a Python that
-can (and has NumPy and cffi).
+can (and has NumPy and cffi); Notorch where TERNIO_BENCH_NOTORCH names a folder with its notorch.c.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
+import notorch_peer
 import transformer as tf
 from engine_harness import ENGINE, Engine, compile_library
 
@@ -55,7 +56,7 @@ def ratio(times: dict[str, list[float]], slow: str, fast: str) -> float:
     return statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True))
 
 
-def row(library: Path, torch, name: str, batch: int, ternary: bool, options) -> str:
+def row(library: Path, torch, notorch, name: str, batch: int, ternary: bool, options) -> str:
     """One line of the table."""
     size = tf.SIZES[name]
     engines = {"engine": Engine(library, False, options.simd)}
@@ -67,6 +68,8 @@ def row(library: Path, torch, name: str, batch: int, ternary: bool, options) -> 
         torch._dynamo.reset()  # else it gives up compiling after eight shapes
         steps["eager"] = tf.torch_step(torch, size, batch, ternary)
         steps["compile"] = tf.torch_step(torch, size, batch, ternary, compiled=True)
+    if notorch:
+        steps["notorch"] = notorch_peer.step_of(notorch, size, batch, ternary)
     times = take_turns(steps, options.seconds)
     memory = engines["engine"].lib.te_bytes_peak(engines["engine"].ctx) / 1e6
     for e in engines.values():
@@ -76,7 +79,7 @@ def row(library: Path, torch, name: str, batch: int, ternary: bool, options) -> 
     line += f" engine {speed['engine']:9.0f} ({memory:6.1f} MB)"
     if options.threads > 1:
         line += f" | {options.threads} threads x{ratio(times, 'engine', 'threads'):.2f}"
-    for other in ("eager", "compile") if torch else ():
+    for other in (k for k in ("eager", "compile", "notorch") if k in steps):
         line += f" | {other} {speed[other]:9.0f} x{ratio(times, other, 'engine'):.2f}"
     return line
 
@@ -115,12 +118,17 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     library = compile_library(folder, double=False)
     print_limits(folder)
+    notorch = notorch_peer.build(folder)
     against = f"PyTorch {torch.__version__}" if torch else "PyTorch is not installed"
+    against += "; Notorch" if notorch else "; Notorch is not built"
     print(f"tokens/s of training on one thread ({against}); x: times as fast as")
     for name in options.sizes.split(","):
         for batch in map(int, options.batches.split(",")):
             for kind in options.kinds.split(","):
-                print(row(library, torch, name, batch, kind == "ternary", options), flush=True)
+                print(
+                    row(library, torch, notorch, name, batch, kind == "ternary", options),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ static te_tensor *forward(te_ctx *ctx, te_tensor **all, int *n, te_tensor *ids, 
     fit = te_add(ctx, fit, te_mse(ctx, strided, te_contiguous(ctx, te_transpose(ctx, flat, 0, 1))));
     strided = te_reshape(ctx, te_slice(ctx, strided, 1, 1, 2), 1, (int64_t[]){16});
     fit = te_add(ctx, fit, te_mse(ctx, strided, te_tanh(ctx, strided)));
+    te_tensor *repeated = te_broadcast(ctx, bias, 2, (int64_t[]){6, 8});
+    fit = te_add(ctx, fit, te_mse(ctx, repeated, flat));
     picked = te_reshape(ctx, te_mean_pool(ctx, te_log(ctx, te_exp(ctx, turned))), 0, NULL);
     *n = count;
     fit = te_add(ctx, fit, picked);
@@ -58,12 +60,13 @@ static te_tensor *forward(te_ctx *ctx, te_tensor **all, int *n, te_tensor *ids, 
 }
 
 /* 0: all went well, 1: some allocation failed, 2: a failure without a text or a status */
-static int attempt(int64_t failing) {
+static int attempt(int64_t failing, int single_use) {
     static te_float memory[4] = {1, 2, 3, 4};
     static int one = 1;
     te_tensor *all[32];
     int count = 0, result = 1;
     te_ctx *ctx = te_ctx_new(1);
+    te_set_single_use(ctx, single_use);
     te_fail_allocation(ctx, failing);
     te_tensor *ids = te_zeros(ctx, TE_DTYPE_INT32, 2, (int64_t[]){2, 3});
     te_tensor *labels = te_zeros(ctx, TE_DTYPE_INT32, 1, (int64_t[]){2});
@@ -103,8 +106,13 @@ static int attempt(int64_t failing) {
 
 int main(void) {
     int64_t failing = 0;
-    int result;
-    while ((result = attempt(failing)) == 1) failing++;
+    for (int single_use = 0; single_use < 2; single_use++) {
+        int64_t n = 0;
+        int result;
+        while ((result = attempt(n, single_use)) == 1) n++;
+        failing += n;
+        if (result || attempt(-1, single_use)) return 1;
+    }
     printf("%lld\n", (long long)failing);
-    return result == 0 && attempt(-1) == 0 ? 0 : 1;
+    return 0;
 }

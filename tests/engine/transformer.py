@@ -56,7 +56,12 @@ def engine_weights(e: Engine, size: Size) -> dict[str, object]:
 
 
 def engine_step(
-    e: Engine, size: Size, batch: int, ternary: bool, weights: dict[str, object] | None = None
+    e: Engine,
+    size: Size,
+    batch: int,
+    ternary: bool,
+    weights: dict[str, object] | None = None,
+    causal: bool = True,
 ) -> Callable[[], float]:
     """A function that makes one training step and returns the loss."""
     lib, ctx, null = e.lib, e.ctx, e.ffi.NULL
@@ -77,7 +82,7 @@ def engine_step(
         for i in range(size.layers):
             h = lib.te_rmsnorm(ctx, x, p[f"{i}.norm1"], 1e-5)
             q, k, v = (linear(h, p[f"{i}.{n}"]) for n in "qkv")
-            h = lib.te_attention(ctx, rope(q), rope(k), v, size.heads, size.heads, 1)
+            h = lib.te_attention(ctx, rope(q), rope(k), v, size.heads, size.heads, int(causal))
             x = lib.te_add(ctx, x, linear(h, p[f"{i}.o"]))
             h = lib.te_rmsnorm(ctx, x, p[f"{i}.norm2"], 1e-5)
             h = lib.te_swiglu(ctx, linear(h, p[f"{i}.gate"]), linear(h, p[f"{i}.up"]))
@@ -118,6 +123,7 @@ def torch_step(
     ternary: bool,
     compiled: bool = False,
     weights: dict[str, object] | None = None,
+    causal: bool = True,
 ) -> Callable[[], float]:
     """The same step in PyTorch."""
     functional = torch.nn.functional
@@ -151,7 +157,7 @@ def torch_step(
         for i in range(size.layers):
             h = functional.rms_norm(x, (size.width,), p[f"{i}.norm1"], 1e-5)
             q, k, v = (heads(linear(h, p[f"{i}.{n}"])) for n in "qkv")
-            h = functional.scaled_dot_product_attention(rope(q), rope(k), v, is_causal=True)
+            h = functional.scaled_dot_product_attention(rope(q), rope(k), v, is_causal=causal)
             x = x + linear(h.transpose(1, 2).reshape(x.shape), p[f"{i}.o"])
             h = functional.rms_norm(x, (size.width,), p[f"{i}.norm2"], 1e-5)
             h = functional.silu(linear(h, p[f"{i}.gate"])) * linear(h, p[f"{i}.up"])

@@ -1,6 +1,8 @@
 /* power_cut.c - storage/slots.c on a flash that loses power after every possible number of written
- * bytes. For each cut: the store starts again, must find the old or the new content whole, and must
- * take the new one then. */
+ * units. For each cut: the store starts again, must find the old or the new content whole, and must
+ * take the new one then. The flash is in a file of its own: power_cut.h. */
+#include "power_cut.h"
+
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,49 +15,26 @@
 #define NEW_BYTES 203u
 #define BLOCK     32u
 
-static _Alignas(16) uint8_t flash[BOARD_FLASH_BYTES];
 static uint8_t old_content[OLD_BYTES], new_content[NEW_BYTES];
-static long budget; /* bytes that may still be written */
+static long budget; /* units that may still be written */
 static jmp_buf power_gone;
 
-static void spend(void) {
+void spend(void) {
     if (budget-- <= 0) longjmp(power_gone, 1);
 }
 
-const uint8_t *port_map(uint32_t address) {
-    return flash + address;
-}
 bool port_ram_present(uint32_t address, uint32_t bytes) {
     return (void)address, (void)bytes, false;
 }
-bool port_flash_works(void) {
-    return true;
-}
 const char *port_flash_name(void) {
     return "flash";
-}
-
-/* Erasing in eight pieces stands for an erase cut short. */
-bool port_flash_erase(uint32_t address, uint32_t bytes) {
-    for (uint32_t piece = 0; piece < 8; piece++) {
-        spend();
-        memset(flash + address + piece * (bytes / 8), 0xFF, bytes / 8);
-    }
-    return true;
-}
-
-bool port_flash_program(uint32_t address, const void *data, uint32_t bytes) {
-    for (uint32_t i = 0; i < bytes; i++) {
-        spend();
-        flash[address + i] &= ((const uint8_t *)data)[i];
-    }
-    return !memcmp(flash + address, data, bytes);
 }
 
 /* Starts the store, protects what is in use, and tells which content that is: 1 old, 2 new, 0
  * neither. */
 static int restart(void) {
     struct slot_content content;
+    flash_power_up();
     slots_init();
     if (!slots_newest(SLOT_MODEL, (uint64_t)UINT32_MAX + 1, &content)) return 0;
     slots_protect(SLOT_MODEL, content.slot);
@@ -80,7 +59,7 @@ static bool store(const uint8_t *data, uint32_t bytes) {
 /* One update cut after `cut` bytes; false and a line of text when something was lost. *whole:
  * nothing was cut. */
 static bool survives(long cut, bool discard_first, bool *whole) {
-    memset(flash, 0xA5, sizeof flash);
+    flash_fill(0xA5);
     budget = 1L << 30;
     restart();
     if (!store(old_content, OLD_BYTES) || restart() != 1) return printf("cannot store\n"), false;
@@ -97,13 +76,13 @@ static bool survives(long cut, bool discard_first, bool *whole) {
     int found = restart();
     if (discard_first) {
         if (found == 1)
-            return printf("cut after %ld bytes: an older content came back\n", cut), false;
+            return printf("cut after %ld writes: an older content came back\n", cut), false;
         return !*whole || found == 0;
     }
     if (!found || (*whole && found != 2))
-        return printf("cut after %ld bytes: content lost\n", cut), false;
+        return printf("cut after %ld writes: content lost\n", cut), false;
     if (found == 1 && (!store(new_content, NEW_BYTES) || restart() != 2))
-        return printf("cut after %ld bytes: the update cannot be finished\n", cut), false;
+        return printf("cut after %ld writes: the update cannot be finished\n", cut), false;
     return true;
 }
 
@@ -116,7 +95,7 @@ int main(void) {
         long cut = 0;
         for (; !whole; cut++)
             if (!survives(cut, discard, &whole)) return 1;
-        printf("%s survives a cut at each of %ld bytes\n", discard ? "discarding" : "updating",
+        printf("%s survives a cut at each of %ld writes\n", discard ? "discarding" : "updating",
                cut);
     }
     return 0;

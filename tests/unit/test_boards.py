@@ -75,6 +75,16 @@ def test_unknown_names_say_which_there_are():
         (["ternio", "emulator"], {"kind": "bochs"}, "ternio.emulator"),
         (["ternio", "emulator"], {"kind": "qemu"}, "ternio.emulator.machine should be a text"),
         (["ternio", "family"], "", "ternio.family should be a text"),
+        (["ternio", "link", "rx_ring_bytes"], 1000, "rx_ring_bytes should be a power of two"),
+        (["ternio", "watchdog"], {"base": "0x4"}, "ternio.watchdog.hz"),
+        (
+            ["ternio", "slots", "model", 1, "base"],
+            "0x08050000",
+            "bytes at 0x08020000 and .*overlap",
+        ),
+        (["ternio", "flash", "firmware_bytes"], 131073, "131073 bytes at 0x08000000 and .*overlap"),
+        (["ternio", "slots", "adapter", 1, "base"], "0x080FFFFF", "lies outside of flash"),
+        (["ternio", "ram_slots", "model", 0, "base"], "0x200233C0", "overlap"),
         (["name"], None, "name should be a text"),
     ],
 )
@@ -88,6 +98,13 @@ def test_a_wrong_field_is_named(manifest, tmp_path, keys, value, complaint):
     with pytest.raises(BoardError, match=complaint) as caught:
         load_board(path)
     assert "mine.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_name_that_no_build_takes(manifest, tmp_path):
+    path = tmp_path / "my board.json"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BoardError, match=r"letters, digits, _ and -: rename the file"):
+        load_board(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\xff\xfe"])

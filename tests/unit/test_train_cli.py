@@ -217,6 +217,24 @@ def test_bytes_and_float(tmp_path):
     assert load_checkpoint(out).model.count()[1] == 0
 
 
+def test_what_is_there_is_not_overwritten(tmp_path, monkeypatch):
+    """Neither the data, nor by default a file of another task or no checkpoint at all."""
+    monkeypatch.chdir(tmp_path)
+    long_csv(tmp_path / "it.csv", [13] * 8, ["a", "b"] * 4)
+    (tmp_path / "it.txt").write_text("to be or not to be " * 60)
+    quick = ["--steps", 1, "--width", 16, "--heads", 2, "--layers", 1, "--ffn", 16]
+    assert run("it.csv", *quick).exit_code == 0
+    kept = (tmp_path / "it.ckpt").read_bytes()
+    text = ["--task", "lm", "--context", 16, "--kv-heads", 1, "--sample", 0, *quick]
+    assert "it.ckpt is a checkpoint of --task classify" in refused("it.txt", *text)
+    assert (tmp_path / "it.ckpt").read_bytes() == kept
+    assert run("it.csv", *quick).exit_code == 0
+    assert "it.csv: that is the data" in refused("it.csv", "-o", "it.csv", *quick)
+    (tmp_path / "it.txt").rename("it2.ckpt")
+    assert "it2.ckpt: that is the data" in refused("it2.ckpt", *text)
+    assert (tmp_path / "it2.ckpt").read_text().startswith("to be")
+
+
 def test_texts_that_cannot_be_used(tmp_path):
     def written(name: str, content: bytes):
         (tmp_path / name).write_bytes(content)

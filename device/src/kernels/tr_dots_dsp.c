@@ -1,5 +1,5 @@
 /* tr_dots_dsp.c - int8 rows times int16 values for cores with the DSP extension (Cortex-M4, M7,
- * M33). The loops are in tr_dots_dsp.S; odd ends are done in plain C. */
+ * M33). The loops are in tr_dots_dsp_loops.S; odd ends are done in plain C. */
 #include "tr_dots.h"
 
 #if defined(TR_KERNELS_DSP)

@@ -1,6 +1,6 @@
 /* tr_kernels_dsp.c - ternary products for cores with the DSP extension (Cortex-M4, M7, M33): two
  * 16-bit products an instruction, and two rows in one lane. The loops over full panels are in
- * tr_kernels_dsp.S; what is left of a matrix is done in C. */
+ * tr_kernels_dsp_loops.S; what is left of a matrix is done in C. */
 #include "tr_kernels.h"
 
 #if defined(TR_KERNELS_DSP)

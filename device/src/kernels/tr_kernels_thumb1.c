@@ -1,6 +1,6 @@
 /* tr_kernels_thumb1.c - ternary products for Cortex-M0, M0+ and M23. Four trits, of four columns or
  * of four rows, are an index into a table of all their sums, built once and used by a whole panel;
- * no multiplication is left. The loops are in tr_kernels_thumb1.S. */
+ * no multiplication is left. The loops are in tr_kernels_thumb1_loops.S. */
 #include "tr_kernels.h"
 
 #if defined(TR_KERNELS_THUMB1)

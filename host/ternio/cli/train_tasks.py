@@ -52,6 +52,8 @@ class Job:
         self.path = self.output or self.resume or Path(f"{stem}.ckpt")
         if not self.path.parent.is_dir():
             raise DataError(f"{self.path}: there is no folder {self.path.parent}")
+        if Path(self.source).exists() and self.path.resolve() == Path(self.source).resolve():
+            raise DataError(f"{self.path}: that is the data; name another file with --output")
         if self.plot is not None:
             check_plot(self.plot)
         self.shape = {k: v for k, v in self.shape.items() if v is not None}
@@ -67,6 +69,7 @@ class Job:
         from ternio.checkpoint import load_checkpoint
 
         if self.resume is None:
+            self._require_own(kind)
             return None
         checkpoint = load_checkpoint(self.resume)
         if checkpoint.kind != kind:
@@ -75,6 +78,21 @@ class Job:
             raise ModelError(f"{self.resume.name}: holds no training state to go on from")
         self.name = checkpoint.name
         return checkpoint
+
+    def _require_own(self, kind: str) -> None:
+        """Raises DataError when the default output is there and of another kind: gestures.csv and
+        gestures.txt would both become gestures.ckpt.
+        """
+        from ternio.checkpoint import load_checkpoint
+
+        if self.output is not None or not self.path.exists():
+            return
+        try:
+            found = f"a checkpoint of --task {load_checkpoint(self.path).kind}"
+        except ModelError:
+            found = "no checkpoint"
+        if found != f"a checkpoint of --task {kind}":
+            raise DataError(f"{self.path} is {found}: name another file with --output")
 
     def config(self, kind: type[_Config], before: Checkpoint | None, **more: Any) -> _Config:
         """The settings: those of a training that goes on, or those given."""

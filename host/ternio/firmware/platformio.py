@@ -18,6 +18,7 @@ PROBE_TIMEOUT_S = 3.0
 RUN_TIMEOUT_S = 600.0
 LOG_LINES = 12
 _TELLING = re.compile(r"error|undefined reference|overflow|will not fit", re.IGNORECASE)
+_NOISE = re.compile(r"^(Compiling|\*\*\*|collect2)")
 
 
 def core_dir() -> Path:
@@ -109,5 +110,5 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> str:
 def _reason(output: str) -> str:
     """The errors in the output of a build, or its last lines."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if _TELLING.search(line) and "collect2" not in line]
-    return " | ".join((errors or lines)[-LOG_LINES:])
+    errors = [line for line in lines if _TELLING.search(line) and not _NOISE.search(line)]
+    return " | ".join(list(dict.fromkeys(errors or lines))[-LOG_LINES:])

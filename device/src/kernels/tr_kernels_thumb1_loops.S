@@ -1,5 +1,5 @@
-/* tr_kernels_thumb1.S - inner loops of the ternary kernels for cores without multiply-accumulate or
- * 32-bit Thumb (Cortex-M0, M0+, M23): sums come from tables. Called by tr_kernels_thumb1.c. */
+/* tr_kernels_thumb1_loops.S - inner loops of the ternary kernels for cores without multiply-accumulate
+ * or 32-bit Thumb (Cortex-M0, M0+, M23): sums come from tables. Called by tr_kernels_thumb1.c. */
 #if defined(__ARM_ARCH_6M__) || defined(__ARM_ARCH_8M_BASE__)
 
     .syntax unified

@@ -1,5 +1,5 @@
-/* tr_dots_dsp.S - int8 rows times int16 values for cores with the DSP extension: SXTB16 unpacks two
- * bytes, SMLAD multiplies two pairs and adds both products. Called by tr_dots_dsp.c. */
+/* tr_dots_dsp_loops.S - int8 rows times int16 values for cores with the DSP extension: SXTB16
+ * unpacks two bytes, SMLAD multiplies two pairs and adds both products. Called by tr_dots_dsp.c. */
 #if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && !defined(__ARM_FEATURE_MVE)
 
     .syntax unified

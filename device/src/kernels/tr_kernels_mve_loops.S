@@ -1,5 +1,5 @@
-/* tr_kernels_mve.S - inner loop of the transposed ternary product for cores with MVE (Cortex-M55,
- * M85), called by tr_kernels_mve.c. In assembly because it keeps eight sums in registers, loads and
+/* tr_kernels_mve_loops.S - inner loop of the transposed ternary product for cores with MVE (Cortex-M55, M85),
+ * called by tr_kernels_mve.c. In assembly because it keeps eight sums in registers, loads and
  * stores them with one instruction each, and leaves the loop counter none. */
 #if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
 

@@ -1,5 +1,5 @@
-/* tr_kernels_dsp.S - inner loops of the ternary kernels for cores with the DSP extension (Cortex-M4,
- * M7, M33): SMLAD multiplies two pairs of 16-bit lanes and adds both products. Called by
+/* tr_kernels_dsp_loops.S - inner loops of the ternary kernels for cores with the DSP extension
+ * (Cortex-M4, M7, M33): SMLAD multiplies two pairs of 16-bit lanes and adds both products. Called by
  * tr_kernels_dsp.c, which has the same in C for narrow panels. */
 #if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && \
     !(defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2))
