@@ -39,7 +39,7 @@ static float largest_scale(const block *of, uint32_t seen) {
 }
 
 /* unit: u, powers of two of a product of query and key integers with key scale 1 */
-static void set_scales(scales *s, const block *keys, const block *values, float unit) {
+static TR_NOINLINE void set_scales(scales *s, const block *keys, const block *values, float unit) {
     float top = largest_scale(keys, s->seen) * unit, largest = largest_scale(values, s->seen);
     uint32_t e = tr_bits(top) >> 23 & 0xFF;
     s->out_scale = e == 255 ? top - top : largest * 0.00787425604f; /* 32768 / (32767 * 127) */
@@ -65,13 +65,13 @@ static inline uint32_t power(uint32_t x) {
         42956, 42494, 42036, 41583, 41135, 40692, 40254, 39820, 39391, 38967, 38547, 38132, 37721,
         37315, 36913, 36515, 36122, 35733, 35348, 34967, 34590, 34218, 33849, 33485, 33124, 32767,
     };
-    const uint16_t *at = table + (x >> 10 & 63);
-    uint32_t fraction = at[0] - ((uint32_t)(at[0] - at[1]) * (x & 1023) >> 10);
+    uint32_t at = x >> 10 & 63, two = tr_two_points(&table[at]), first = two & 0xFFFF;
+    uint32_t fraction = first - ((first - (two >> 16)) * (x & 1023) >> 10);
     return ((fraction >> (x >> 16)) + 1) >> 1;
 }
 
 /* Products z of one head to scores, in their place; returns the largest. */
-static int32_t scores(const tr_i16 *k, uint32_t seen, tr_i32 *z) {
+static TR_NOINLINE int32_t scores(const tr_i16 *k, uint32_t seen, tr_i32 *z) {
     int32_t top = INT32_MIN;
     for (uint32_t j = 0; j < seen; ++j) {
         int32_t score = tr_mul_shift16(z[j], k[j]);
@@ -81,27 +81,23 @@ static int32_t scores(const tr_i16 *k, uint32_t seen, tr_i32 *z) {
     return top;
 }
 
-/* Scores z to p, in their place; returns their sum. */
-static uint32_t powers(const scales *s, int32_t top, tr_i32 *z) {
+/* Scores z of one of `heads` heads (1 or 2) to weights, in the order that tr_mix_i8 takes them;
+ * returns the sum of p. w may be the memory of the first head's z. */
+static TR_NOINLINE uint32_t weights(const scales *s, int32_t top, const tr_i32 *z, tr_i16 *w,
+                                    uint32_t heads) {
     const uint32_t seen = s->seen, limit = s->limit, left = s->left, right = s->right;
-    uint32_t sum = 0;
-    for (uint32_t j = 0; j < seen; ++j) {
-        uint32_t below = (uint32_t)top - (uint32_t)z[j], p = 0;
+    const tr_i16 *g = s->g;
+    uint32_t sum = 0, next = 1, other = 2 * heads - 1; /* from one of a pair to the next of w */
+    for (const tr_i32 *end = z + seen; z < end; ++z) {
+        uint32_t below = (uint32_t)top - (uint32_t)*z, p = 0;
         if (below < limit) p = power(below << left >> right);
-        z[j] = (int32_t)p;
         sum += p;
+        *w = (int16_t)((uint32_t)((int32_t)p * *g++ + 16384) >> 15);
+        w += next;
+        next ^= other ^ 1;
     }
+    if (seen % 2) *w = 0;
     return sum;
-}
-
-/* p of one of `heads` heads (1 or 2) to weights, in the order that tr_mix_i8 takes them; w may be
- * the memory of the first head's p. */
-static void weights(const tr_i16 *g, uint32_t seen, const tr_i32 *p, tr_i16 *w, uint32_t heads) {
-    for (uint32_t j = 0; j < seen; j += 2, w += 2 * heads) {
-        int32_t first = p[j] * g[j], second = j + 1 < seen ? p[j + 1] * g[j + 1] : 0;
-        w[0] = (int16_t)((first + 16384) >> 15);
-        w[1] = (int16_t)((second + 16384) >> 15);
-    }
 }
 
 void tr_attention_q8(const tr_call *call) {
@@ -125,8 +121,7 @@ void tr_attention_q8(const tr_call *call) {
         tr_dots_i8(z, call->rows, keys.rows + column, pitch, s.seen, q, width, heads);
         for (uint32_t n = 0; n < heads; ++n) {
             tr_i32 *own = z + n * call->rows;
-            sums[n] = powers(&s, scores(s.k, s.seen, own), own);
-            weights(s.g, s.seen, own, w + 2 * n, heads);
+            sums[n] = weights(&s, scores(s.k, s.seen, own), own, w + 2 * n, heads);
         }
         tr_mix_i8(acc, values.rows + column, pitch, s.seen, w, width, heads);
         for (uint32_t n = 0; n < heads; ++n, dst += width)

@@ -5,18 +5,21 @@
 typedef struct {
     const tr_model *model;
     uint32_t limit; /* arena bytes that operands may touch */
+    uint32_t top;   /* where the furthest of them ends */
     uint32_t rows;  /* of the enclosing loop, 1 outside */
     int stream;
 } checker;
 
 /* ---- operands ---- */
 
-static int in_arena(const checker *check, uint32_t word, uint64_t bytes) {
-    return 4 * (uint64_t)(word & TR_OPERAND_INDEX) + bytes <= check->limit;
+static int in_arena(checker *check, uint32_t word, uint64_t bytes) {
+    uint64_t end = 4 * (uint64_t)(word & TR_OPERAND_INDEX) + bytes;
+    if (end > check->limit) return 0;
+    if (end > check->top) check->top = (uint32_t)end;
+    return 1;
 }
 
-static int arena_operand_ok(const checker *check, const tr_instr *i, uint32_t operand,
-                            uint32_t word) {
+static int arena_operand_ok(checker *check, const tr_instr *i, uint32_t operand, uint32_t word) {
     uint32_t kind = operand & 0xF0;
     uint64_t bytes = tr_operand_bytes(i, operand, check->rows);
     if (word >> 29 != TR_SPACE_ARENA) return 0;
@@ -45,7 +48,7 @@ static int adapter_ok(const checker *check, const tr_instr *i, uint32_t word) {
     return adapter->in == i->n0 && adapter->out == i->n1 && adapter->rank == i->n2;
 }
 
-static int operand_ok(const checker *check, const tr_instr *i, uint32_t operand, uint32_t word) {
+static int operand_ok(checker *check, const tr_instr *i, uint32_t operand, uint32_t word) {
     enum { F32 = 1 << TR_F32, I8 = 1 << TR_I8, T2 = 1 << TR_T2, T2D = 1 << TR_T2D };
     enum { FLOATS = F32 | 1 << TR_F16, ANY = FLOATS | I8, SHORT = 1 << TR_I16 };
     uint64_t width = tr_operand_width(i, operand, check->rows);
@@ -78,7 +81,7 @@ static int operand_ok(const checker *check, const tr_instr *i, uint32_t operand,
     }
 }
 
-static int imm_ok(const checker *check, const tr_instr *i, uint32_t rules) {
+static int imm_ok(checker *check, const tr_instr *i, uint32_t rules) {
     if (rules & IMM_FLOAT) return tr_finite(tr_from_bits(i->imm));
     if (rules & IMM_SCRATCH)
         return i->imm <= TR_OPERAND_INDEX && in_arena(check, i->imm, 8 * (uint64_t)check->rows);
@@ -102,8 +105,7 @@ static int dims_ok(const checker *check, const tr_instr *i, uint32_t rules) {
     return !(rules & SHORT_SUM) || sum_is_short(check, i, rules);
 }
 
-static tr_status check_instruction(const checker *check, const tr_instr *i,
-                                   const tr_op_info *info) {
+static tr_status check_instruction(checker *check, const tr_instr *i, const tr_op_info *info) {
     const uint32_t n[3] = {i->n0, i->n1, i->n2};
     for (unsigned k = 0; k < 3; ++k) {
         if ((n[k] != 0) != (k < info->dims)) return TR_ERR_OPERAND;
@@ -134,8 +136,9 @@ static tr_status check_header(checker *check, const tr_program *program, int ada
     if (adapt) {
         uint64_t state_bytes = 4 * tr_round_up(4 * (uint64_t)model->adapter_floats, 16);
         if (program->state % 16 || program->state < model->infer_arena) return TR_ERR_OPERAND;
-        if (program->state + state_bytes > model->adapt_arena) return TR_ERR_OPERAND;
+        if (program->state + state_bytes != model->adapt_arena) return TR_ERR_OPERAND;
         check->limit = program->state;
+        check->top = model->infer_arena;
     } else if (program->state) {
         return TR_ERR_OPERAND;
     }
@@ -203,7 +206,7 @@ static uint64_t work_of(const checker *check, const tr_instr *i, const tr_op_inf
 
 tr_status tr_program_check(const tr_model *model, const tr_program *program, uint32_t count,
                            int adapt, uint64_t *work) {
-    checker check = {model, 0, 1, !adapt && model->kind == TR_TOKENS};
+    checker check = {model, 0, 0, 1, !adapt && model->kind == TR_TOKENS};
     const tr_instr *code = (const tr_instr *)(const void *)(program + 1);
     uint32_t body = 0, losses = 0, steps = 0; /* body: instructions left of the present loop */
     tr_status status = check_header(&check, program, adapt);
@@ -227,5 +230,7 @@ tr_status tr_program_check(const tr_model *model, const tr_program *program, uin
         if (body && --body == 0) check.rows = 1;
     }
     if (!status && adapt && (losses != 1 || steps != 1)) return TR_ERR_OPCODE;
+    /* what a board needs is what the blob says, and no byte more */
+    if (!status && adapt && program->state != tr_round_up(check.top, 16)) return TR_ERR_OPERAND;
     return status;
 }

@@ -101,12 +101,7 @@ static inline int32_t silu16(int32_t g, uint32_t m, uint32_t shift) {
     const int32_t sign = g >> 31;
     uint32_t size = (uint32_t)((g ^ sign) - sign), x = size * m >> shift;
     if (x > LAST) x = LAST;
-    uint32_t two, i = x >> 10; /* both points at once */
-#if defined(__ARM_FEATURE_UNALIGNED)
-    memcpy(&two, &logistic[i], sizeof two);
-#else
-    two = logistic[i] | (uint32_t)logistic[i + 1] << 16;
-#endif
+    uint32_t two = tr_two_points(&logistic[x >> 10]);
     uint32_t first = two & 0xFFFF, y = first + (((two >> 16) - first) * (x & 1023) >> 10);
     /* of a negative g: [(g (32768 - y) + 16384) / 32768] = g + [(-g y + 16384) / 32768] */
     return (int32_t)((size * y + 16384) >> 15) + (g & sign);

@@ -39,7 +39,9 @@ typedef uint32_t TR_ALIAS tr_u32;
 #if defined(__GNUC__)
 #define TR_NOINLINE  __attribute__((noinline))
 #define TR_ALIGNED16 __attribute__((aligned(16)))
+#define TR_SMALL     __attribute__((cold)) /* seldom runs, or not for long: small before fast */
 #else
+#define TR_SMALL
 #define TR_NOINLINE
 #define TR_ALIGNED16
 #endif
@@ -206,22 +208,24 @@ typedef void tr_run(const tr_call *call);
 
 /* Forward and backward functions, each described by its line in the tables of FORMAT.md section 5.
  */
-tr_run tr_input, tr_zero, tr_copy, tr_add, tr_mul, tr_scale, tr_meanpool, tr_rope;
-tr_run tr_linear, tr_linear_t, tr_lora, tr_lora_bwd;
+tr_run tr_add, tr_meanpool, tr_rope, tr_lora_bwd;
+TR_SMALL tr_run tr_input, tr_zero, tr_copy, tr_mul, tr_scale, tr_linear, tr_linear_t, tr_lora;
 tr_run tr_quantize, tr_quantize16, tr_ternary, tr_ternary_t;
-tr_run tr_embedding, tr_linear_i8, tr_attention_q8;
+tr_run tr_linear_i8, tr_attention_q8;
 tr_run tr_ternary16, tr_rope16, tr_narrow, tr_swiglu_q8, tr_norm_q8, tr_lora16;
-tr_run tr_rmsnorm, tr_rmsnorm_bwd, tr_layernorm, tr_layernorm_bwd;
+tr_run tr_rmsnorm, tr_rmsnorm_bwd;
+TR_SMALL tr_run tr_embedding, tr_layernorm, tr_layernorm_bwd;
 tr_run tr_attention, tr_attention_bwd;
-tr_run tr_swiglu, tr_swiglu_bwd, tr_silu, tr_silu_bwd, tr_gelu, tr_gelu_bwd, tr_relu, tr_relu_bwd;
-tr_run tr_cross_entropy, tr_optimize;
+tr_run tr_swiglu, tr_swiglu_bwd, tr_optimize;
+TR_SMALL tr_run tr_silu, tr_silu_bwd, tr_gelu, tr_gelu_bwd, tr_relu, tr_relu_bwd;
+TR_SMALL tr_run tr_cross_entropy;
 
 /* acc[n1] of TERNARY or TERNARY16. */
 void tr_ternary_sums(const tr_call *call, tr_i32 *acc);
 
 /* Checks every instruction of a program; `adapt` says which one it is. *work: see tr_model. */
-tr_status tr_program_check(const tr_model *model, const tr_program *program, uint32_t count,
-                           int adapt, uint64_t *work);
+TR_SMALL tr_status tr_program_check(const tr_model *model, const tr_program *program,
+                                    uint32_t count, int adapt, uint64_t *work);
 
 /* Runs a checked program over a session's arena; of a stream the row of the session's position. */
 void tr_program_run(tr_session *session, const tr_program *program, uint32_t count);
@@ -269,6 +273,17 @@ static inline int32_t tr_mul_shift16(int32_t a, int16_t b) {
     return (a >> 16) * b + ((int32_t)((uint32_t)a & 0xFFFF) * b >> 16);
 #else
     return (int32_t)((int64_t)a * b >> 16);
+#endif
+}
+
+/* point[0], and point[1] << 16: two neighbours of a table at once */
+static inline uint32_t tr_two_points(const uint16_t *point) {
+#if defined(__ARM_FEATURE_UNALIGNED)
+    uint32_t two;
+    memcpy(&two, point, sizeof two);
+    return two;
+#else
+    return point[0] | (uint32_t)point[1] << 16;
 #endif
 }
 

@@ -177,7 +177,6 @@ void tr_lora16(const tr_call *call) {
     float scale = tr_imm(call), *z = call->d, *x = call->e, *y = call->f, s;
     memcpy(&s, q + tr_round_up(in, 64), sizeof s);
     const float from = s / 127.0f;
-    TR_UNROLL
     for (uint32_t k = 0; k < in; ++k) x[k] = (float)q[k];
     for (uint32_t r = 0; r < rank; ++r) z[r] = tr_weights_dot(&a, r * in, 1, 0, 0, x, in) * from;
     memcpy(&s, dst + tr_round_up(out, 8), sizeof s);

@@ -189,7 +189,12 @@ void tr_rmsnorm(const tr_call *call) {
     const float *a = call->a;
     float *dst = call->dst, r = 1.0f / tr_sqrt(mean_square(a, n) + tr_imm(call));
     tr_weights gain = tr_weights_of(call, call->b);
-    for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * gain_at(&gain, k);
+    const tr_u16 *halves = gain.data;
+    if (halves && gain.dtype == TR_F16) {
+        for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * tr_half(halves[k]);
+    } else {
+        for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * gain_at(&gain, k);
+    }
 }
 
 /* with g = dy * b, dy = c[n0], h = a * r: dst[n0] (+)= r * (g - h * mean(g h)) */

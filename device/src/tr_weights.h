@@ -16,8 +16,8 @@ tr_weights tr_weights_of(const tr_call *call, const void *entry);
 
 /* sum over k < count, in this order, of w[first + k * stride] * x[k]. An I8 weight is q *
  * scale[row], where the row of element k is `row + k * row_stride`. */
-float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint32_t row,
-                     uint32_t row_stride, const float *x, uint32_t count);
+TR_SMALL float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint32_t row,
+                              uint32_t row_stride, const float *x, uint32_t count);
 
 /* binary16 to float, exact for finite values. */
 static inline float tr_half(uint16_t h) {

@@ -1,4 +1,4 @@
-/* ops_shape.c - reshape, slice, concatenation, transposition, gather. */
+/* ops_shape.c - reshape, broadcast, slice, concatenation, transposition, gather. */
 #include "internal.h"
 #include "kernels.h"
 
@@ -94,6 +94,64 @@ te_tensor *te_contiguous(te_ctx *ctx, te_tensor *x) {
 
 static int te_reshape_backward(te_ctx *ctx, te_node *node) {
     return te_hand_grad(ctx, node->out, node->in[0]);
+}
+
+/* ---- Broadcast: dimensions of 1, and new ones in front, repeated; a view of stride 0 ---- */
+
+/* Strides by which the dimensions `shape` walk through the elements of x, which have the strides
+ * `own`; 0 when they do not go together. */
+static int te_broadcast_strides(const te_tensor *x, const int64_t *own, int ndim,
+                                const int64_t *shape, int64_t *stride) {
+    const int added = ndim - x->ndim;
+    if (added < 0 || ndim > TE_MAX_DIMS) return 0;
+    for (int i = 0; i < ndim; i++) {
+        const int repeated = i < added || (x->shape[i - added] == 1 && shape[i] != 1);
+        if (!repeated && x->shape[i - added] != shape[i]) return 0;
+        stride[i] = repeated ? 0 : own[i - added];
+    }
+    return 1;
+}
+
+te_tensor *te_broadcast(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape) {
+    int64_t stride[TE_MAX_DIMS];
+    char text[TE_SHAPE_CHARS];
+    if (!te_check_owner(ctx, "broadcast", "x", x)) return NULL;
+    if (!te_broadcast_strides(x, x->stride, ndim, shape, stride))
+        return te_fail(
+            ctx, TE_ERR_SHAPE,
+            "broadcast: x %s does not go with the %d dimensions asked for (from the last "
+            "on, each has to be equal to that of x, or x has 1 there)",
+            te_shape_text(x, text), ndim);
+    te_tensor *y = te_tensor_view(x, ndim, shape, stride, 0);
+    if (!y) return NULL;
+    te_node node = {.op = TE_OP_BROADCAST, .n_in = 1, .in = {x}, .n_int = ndim};
+    memcpy(node.ints, y->shape, sizeof y->shape);
+    return te_record(ctx, &node, y);
+}
+
+/* dx = the sum of dy over what was repeated */
+static int te_broadcast_backward(te_ctx *ctx, te_node *node) {
+    te_tensor *x = node->in[0], *y = node->out;
+    int64_t own[TE_MAX_DIMS], stride[TE_MAX_DIMS], at[TE_MAX_DIMS] = {0}, place = 0;
+    te_float *dx = te_grad_sum_buffer(x);
+    if (!dx) return 0;
+    for (int i = 0; i < x->ndim; i++) own[i] = te_span(x, i + 1, x->ndim);
+    te_broadcast_strides(x, own, y->ndim, y->shape, stride);
+    const int last = y->ndim - 1;
+    const int64_t n = y->ndim ? y->shape[last] : 1;
+    for (int64_t i = 0; i < y->numel; i += n) {
+        if (y->ndim && stride[last])
+            ctx->kernels->add(n, dx + place, y->grad + i, dx + place);
+        else
+            dx[place] += ctx->kernels->total(n, y->grad + i);
+        for (int d = last - 1; d >= 0; d--) {
+            place += stride[d];
+            if (++at[d] < y->shape[d]) break;
+            place -= stride[d] * y->shape[d];
+            at[d] = 0;
+        }
+    }
+    return 1;
 }
 
 /* ---- Slice: elements start to start + length of one dimension, a view ---- */

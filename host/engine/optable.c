@@ -43,6 +43,7 @@ static const te_op_entry te_op_table[TE_OP_COUNT] = {
     [TE_OP_CONV1D] = {"conv1d", te_conv1d_backward},
     [TE_OP_CLIP] = {"clip", te_clip_backward},
     [TE_OP_MINIMUM] = {"minimum", te_minimum_backward},
+    [TE_OP_BROADCAST] = {"broadcast", te_broadcast_backward},
 };
 
 const char *te_op_name(int op) {

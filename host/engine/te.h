@@ -99,6 +99,7 @@ typedef enum {
     TE_OP_CONV1D = 33,       /* in x, w[, b]; int stride, padding before, padding after */
     TE_OP_CLIP = 34,         /* in x; float low, high */
     TE_OP_MINIMUM = 35,      /* in a, b */
+    TE_OP_BROADCAST = 36,    /* in x; int the new dimensions */
     TE_OP_COUNT
 } te_op;
 
@@ -286,7 +287,8 @@ te_tensor *te_swiglu(te_ctx *ctx, te_tensor *a, te_tensor *b);
 /* Mean over time.  [..., time, width] -> [..., width] */
 te_tensor *te_mean_pool(te_ctx *ctx, te_tensor *x);
 
-/* Sum and product; b has the shape of a, or its last dimensions (then it is repeated). */
+/* Sum and product; b has the shape of a, or its last dimensions (then it is repeated). For other
+ * pairs of shapes see te_broadcast. */
 te_tensor *te_add(te_ctx *ctx, te_tensor *a, te_tensor *b);
 te_tensor *te_mul(te_ctx *ctx, te_tensor *a, te_tensor *b);
 te_tensor *te_scale(te_ctx *ctx, te_tensor *x, double factor);
@@ -304,13 +306,17 @@ te_tensor *te_embedding(te_ctx *ctx, te_tensor *table, te_tensor *ids);
 te_tensor *te_lora(te_ctx *ctx, te_tensor *y, te_tensor *x, te_tensor *a, te_tensor *b,
                    double scale);
 
-/* Views: reshape, slice and transpose give tensors over the memory of x, which they keep alive;
- * what is written to one is seen in the other. Operations read any view; those that need its
+/* Views: reshape, broadcast, slice and transpose give tensors over the memory of x, which they keep
+ * alive; what is written to one is seen in the other. Operations read any view; those that need its
  * elements in a row copy them when they take it. */
 
 /* Same elements under other dimensions, one of which may be -1. A view, but for an x whose strides
  * cannot express it, e.g. a transposed matrix made flat: then a copy. */
 te_tensor *te_reshape(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape);
+
+/* x repeated along dimensions of 1 and along new ones before its first, a view: shapes go together
+ * from their last dimension on, as in NumPy. */
+te_tensor *te_broadcast(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape);
 
 /* x where it is contiguous, else a copy; recorded as a reshape to its own dimensions. */
 te_tensor *te_contiguous(te_ctx *ctx, te_tensor *x);

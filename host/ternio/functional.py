@@ -94,6 +94,11 @@ def max_pool(x: Tensor) -> Tensor:
     return apply(lib.te_max_pool, x)
 
 
+def last_pool(x: Tensor) -> Tensor:
+    """The last row of time.  [..., time, width] -> [..., width], a view"""
+    return x[..., -1, :]
+
+
 def conv1d(
     x: Tensor,
     weight: Tensor,

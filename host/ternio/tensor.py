@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ._engine import ffi, lib
+from .arrays import Memory, as_numbers
 from .context import Context, current_context, manual_seed, no_grad
 from .errors import ModelError
 from .indexing import index
@@ -25,28 +26,6 @@ _lent: dict[int, tuple[object, np.ndarray]] = {}
 @ffi.def_extern(name="te_py_release")
 def _release_lent(owner: object) -> None:
     _lent.pop(ffi.from_handle(owner), None)
-
-
-class _Memory:
-    """Describes memory to NumPy and holds the reference that keeps it there."""
-
-    def __init__(
-        self,
-        pointer: object,
-        shape: tuple[int, ...],
-        dtype: str,
-        owner: object,
-        strides: tuple[int, ...] | None = None,
-    ) -> None:
-        address = int(ffi.cast("uintptr_t", pointer))
-        self.owner = owner
-        self.__array_interface__ = {
-            "version": 3,
-            "shape": shape,
-            "typestr": dtype,
-            "data": (address, False),
-            "strides": strides,
-        }
 
 
 class Tensor:
@@ -70,7 +49,7 @@ class Tensor:
     def __init__(
         self, data: object, requires_grad: bool = False, context: Context | None = None
     ) -> None:
-        array = _as_array(data)
+        array = as_numbers(data)
         self.context = context or current_context()
         dtype = lib.TE_DTYPE_INT32 if array.dtype == np.int32 else lib.TE_DTYPE_FLOAT
         pointer = lib.te_zeros(self.context.pointer, dtype, array.ndim, list(array.shape))
@@ -163,7 +142,7 @@ class Tensor:
         is_int = self.dtype == np.int32
         data = lib.te_data_i32(self.pointer) if is_int else lib.te_data(self.pointer)
         strides = None if self.is_contiguous() else tuple(4 * step for step in self.stride())
-        return np.asarray(_Memory(data, self.shape, self.dtype.str, self.pointer, strides))
+        return np.asarray(Memory(data, self.shape, self.dtype.str, self.pointer, strides))
 
     def item(self) -> float:
         """The value of a tensor of one element."""
@@ -207,7 +186,7 @@ class Tensor:
         data = lib.te_grad(self.pointer)
         if data == ffi.NULL:
             return None
-        view = np.asarray(_Memory(data, self.shape, "<f4", self.pointer))
+        view = np.asarray(Memory(data, self.shape, "<f4", self.pointer))
         return view if lib.te_is_leaf(self.pointer) else view.copy()
 
     def zero_grad(self) -> None:
@@ -239,14 +218,26 @@ class Tensor:
     def _constant(self, value: object) -> Tensor:
         if isinstance(value, Tensor):
             return value
-        return Tensor(_as_array(value).astype(np.float32), context=self.context)
+        return Tensor(as_numbers(value).astype(np.float32), context=self.context)
+
+    def _pair(self, function: object, other: object) -> Tensor:
+        """A function of two tensors that repeats them along dimensions of 1 where needed."""
+        other = self._constant(other)
+        own, its = self.shape, other.shape
+        if len(its) <= len(own) and own[len(own) - len(its) :] == its:
+            return apply(function, self, other)
+        try:
+            shape = np.broadcast_shapes(own, its)
+        except ValueError:
+            return apply(function, self, other)  # the engine says what does not fit
+        return apply(function, self.broadcast_to(*shape), other.broadcast_to(*shape))
 
     def __add__(self, other: Tensor | float) -> Tensor:
-        return apply(lib.te_add, self, self._constant(other))
+        return self._pair(lib.te_add, other)
 
     def __mul__(self, other: Tensor | float) -> Tensor:
         if isinstance(other, Tensor) or np.ndim(other):
-            return apply(lib.te_mul, self, self._constant(other))
+            return self._pair(lib.te_mul, other)
         return apply(lib.te_scale, self, float(other))
 
     __radd__ = __add__
@@ -275,6 +266,10 @@ class Tensor:
         """
         dims = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else list(shape)
         return apply(lib.te_reshape, self, len(dims), dims)
+
+    def broadcast_to(self, *shape: int) -> Tensor:
+        """Repeated along dimensions of 1 and new ones in front, by NumPy's rules; a view."""
+        return self if shape == self.shape else apply(lib.te_broadcast, self, len(shape), shape)
 
     def relu(self) -> Tensor:
         """max(x, 0)"""
@@ -376,22 +371,3 @@ def concatenate(tensors: Sequence[Tensor], dim: int) -> Tensor:
         raise ModelError("tensors of two contexts in one operation; create them in one")
     parts = ffi.new("te_tensor *[]", [t.pointer for t in tensors])
     return Tensor.wrap(lib.te_concat(context.pointer, len(tensors), parts, dim), context)
-
-
-def _as_array(data: object) -> np.ndarray:
-    """Numbers as float32 or int32; ModelError for what holds neither."""
-    try:
-        array = np.asarray(data)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"Tensor: not an array of numbers ({error})") from error
-    if array.dtype.kind in "iu":
-        limits = np.iinfo(np.int32)
-        if not array.size or (limits.min <= array.min() and array.max() <= limits.max):
-            return array.astype(np.int32)
-    if array.dtype.kind in "fb":
-        with np.errstate(over="ignore"):
-            values = array.astype(np.float32)
-        if not np.array_equal(np.isinf(values), np.isinf(array)):
-            raise ModelError("Tensor: values beyond the range of float32")
-        return values
-    raise ModelError(f"Tensor: expected float or 32-bit int values, got {array.dtype}")

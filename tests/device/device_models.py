@@ -18,7 +18,7 @@ class Block:
     ):
         self.asm, self.rng, self.width, self.hidden, self.heads = asm, rng, width, hidden, heads
         self.kv = heads[1] * heads[2]
-        self.temp, self.merged = temp, merged
+        self.temp, self.merged, self.has_side_path = temp, merged, False
         self.keys, self.values = asm.q8_block(rows, self.kv), asm.q8_block(rows, self.kv)
 
     def ternary(self, dst, rows, cols):
@@ -49,6 +49,13 @@ class Block:
         operands = (dst, t["q8"], weights, 0, t["scratch"], t["u"])
         return instruction("TERNARY16", *operands, n=(cols, rows))
 
+    def side_path(self, dst, rows, cols, rank=4):
+        """A trained LoRA beside a ternary layer."""
+        a, b = (self.asm.f32(self.rng.standard_normal(s) / 8) for s in ((rank, cols), (rows, rank)))
+        t = self.temp
+        places = (t["scores"], t["n"], t["u"])
+        return instruction("LORA16", dst, t["q8"], a, b, *places, n=(cols, rows, rank), imm=f32(2))
+
     def integer_code(self, x) -> list[bytes]:
         """The block with integer rows."""
         w, kv, h, t = self.width, self.kv, self.hidden, self.temp
@@ -60,6 +67,7 @@ class Block:
         return [
             self.norm_q8(x),
             self.ternary16(t["q16"], w, w),
+            *([self.side_path(t["q16"], w, w)] if self.has_side_path else []),
             self.ternary16(t["k16"], kv, w),
             rope(t["q16"], w),
             rope(t["k16"], kv),
@@ -135,8 +143,11 @@ def _int8(asm: Assembler, rng, rows: int, cols: int) -> int:
     return asm.i8(rng.integers(-127, 128, (rows, cols)), scale)
 
 
-def motion(seed: int = 3, merged: bool = False, integer: bool = True) -> Assembler:
-    """6 channels, 100 samples, patches of 4 -> 64, 2 layers of 4 heads, SwiGLU 128, 4 classes."""
+def motion(
+    seed: int = 3, merged: bool = False, integer: bool = True, side_path: bool = False
+) -> Assembler:
+    """6 channels, 100 samples, patches of 4 -> 64, 2 layers of 4 heads, SwiGLU 128, 4 classes.
+    `side_path`: with a LoRA in the first layer."""
     rng = np.random.default_rng(seed)
     rows, width, hidden, heads, patch = 25, 64, 128, (4, 4, 16), 24
     asm = Assembler(6, 100, 4, "motion")
@@ -149,6 +160,7 @@ def motion(seed: int = 3, merged: bool = False, integer: bool = True) -> Assembl
     temp = _temporaries(asm, rows, width, heads, hidden, integer)
     x, pool = asm.room(width), asm.room(width)
     blocks = [Block(asm, rng, rows, width, heads, hidden, temp, merged) for _ in range(2)]
+    blocks[0].has_side_path = side_path
     body = [
         instruction("INPUT", temp["n"], asm.input | STEP, gain, shift, n=(patch, 6), imm=600),
         instruction("QUANTIZE16", temp["q16"], temp["n"], n=(patch,)),

@@ -12,6 +12,9 @@ from device_assembler import Assembler, instruction, seal
 from device_example import example, windows
 from device_harness import Machine, aligned
 
+from ternio.blob import Blob
+from ternio.errors import BlobError
+
 BLOB = example().build()
 NAN, INF = struct.pack("<f", np.nan), struct.pack("<f", np.inf)
 
@@ -64,6 +67,17 @@ def test_every_flipped_byte_is_refused(library):
         assert library.open(bytes(damaged))[0] != "TR_OK", offset
 
 
+@pytest.mark.parametrize("more", [16, 1 << 20, 1 << 30])
+def test_an_arena_larger_than_the_programs_need_is_refused(library, more):
+    state_at = section(b"ADPT")[1] + 8
+    (arena,), (state,) = (struct.unpack_from("<I", BLOB, at) for at in (0x3C, state_at))
+    larger = change(state_at, u32(state + more))
+    assert library.open(change(0x3C, u32(arena + more), larger))[0] == "TR_ERR_OPERAND"
+    assert library.open(change(0x3C, u32(arena + more)))[0] == "TR_ERR_OPERAND"
+    with pytest.raises(BlobError, match=f"could begin at byte {state}"):
+        Blob.decode(change(0x3C, u32(arena + more), larger))
+
+
 def test_alignment_and_null(library):
     room = aligned(len(BLOB) + 16)
     room[4 : 4 + len(BLOB)] = np.frombuffer(BLOB, np.uint8)
@@ -88,6 +102,7 @@ HEADER = [
     (0x38, u32(0), "TR_ERR_OPERAND"),
     (0x3C, u32(0), "TR_ERR_OPERAND"),
     (0x3C, u32(24), "TR_ERR_HEADER"),
+    (0x3C, u32(1 << 30), "TR_ERR_OPERAND"),
     (0x40, bytes(32), "TR_ERR_HEADER"),
     (0x40, b"x" * 32, "TR_ERR_HEADER"),
     (0x40, b"line\nline", "TR_ERR_HEADER"),

@@ -32,7 +32,7 @@ def data(tmp_path_factory) -> Path:
     blobs = {
         "example": example(),
         "floats": motion(integer=False),
-        "rows": motion(merged=True),
+        "rows": motion(merged=True, side_path=True),
         "stream": language_model(),
         "text": text(merged=True),
     }

@@ -51,7 +51,7 @@ static te_tensor *weight(te_tensor *x, int64_t out) {
 }
 
 static te_tensor *call_shape(int op, te_tensor *x, te_tensor *y) {
-    int64_t shape[TE_MAX_DIMS] = {pick(2) ? -1 : size(), size(), size(), 1};
+    int64_t shape[TE_MAX_DIMS + 1] = {pick(2) ? -1 : size(), size(), size(), 4, 4};
     te_tensor *parts[] = {x, y, x};
     switch (op) {
     case 0:
@@ -66,6 +66,8 @@ static te_tensor *call_shape(int op, te_tensor *x, te_tensor *y) {
         return te_concat(ctx, 1 + (int)pick(3), parts, (int)pick(4) - 1);
     case 5:
         return te_gather(ctx, x, y);
+    case 6:
+        return te_broadcast(ctx, x, (int)pick(5), shape + 1 - pick(2));
     default:
         return te_embedding(ctx, x, y);
     }
@@ -161,7 +163,7 @@ int main(int argc, char **argv) {
             te_tensor *x = some(), *y = some(), *result;
             switch (pick(4)) {
             case 0:
-                result = call_shape((int)pick(7), x, y);
+                result = call_shape((int)pick(8), x, y);
                 break;
             case 1:
                 result = call_layer((int)pick(8), x, y);

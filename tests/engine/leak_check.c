@@ -49,6 +49,8 @@ static te_tensor *forward(te_ctx *ctx, te_tensor **all, int *n, te_tensor *ids, 
     fit = te_add(ctx, fit, te_mse(ctx, strided, te_contiguous(ctx, te_transpose(ctx, flat, 0, 1))));
     strided = te_reshape(ctx, te_slice(ctx, strided, 1, 1, 2), 1, (int64_t[]){16});
     fit = te_add(ctx, fit, te_mse(ctx, strided, te_tanh(ctx, strided)));
+    te_tensor *repeated = te_broadcast(ctx, bias, 2, (int64_t[]){6, 8});
+    fit = te_add(ctx, fit, te_mse(ctx, repeated, flat));
     picked = te_reshape(ctx, te_mean_pool(ctx, te_log(ctx, te_exp(ctx, turned))), 0, NULL);
     *n = count;
     fit = te_add(ctx, fit, picked);

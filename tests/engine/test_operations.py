@@ -154,13 +154,29 @@ def shape_cases():
             lambda e, t, d=dim: e.op("concat", 3, [t[0], t[1], t[0]], d),
             lambda x, y, d=dim: np.concatenate([x, y, x], d),
         )
-    index = np.array([[0, 4, 4], [1, 0, 2]], np.int32)
-    yield Case(
-        "gather",
-        [x],
-        lambda e, t: e.op("gather", t[0], e.tensor(index)),
-        lambda x: np.take_along_axis(x, index[..., None], -1)[..., 0],
-    )
+    for shape in [(2, 3, 5), (1, 1), (3, 17), (4,)]:
+        index = np.random.default_rng(2).integers(shape[-1], size=shape[:-1])
+        yield Case(
+            f"gather-{shape}",
+            [shape],
+            lambda e, t, i=index: e.op("gather", t[0], e.tensor(i)),
+            lambda x, i=index: np.take_along_axis(x, np.array(i)[..., None], -1)[..., 0],
+        )
+    for small, large in [
+        ((3, 1), (3, 17)),
+        ((1, 5), (2, 3, 5)),
+        ((2, 1, 3, 1), (2, 4, 3, 2)),
+        ((), (2, 3)),
+        ((1,), (1,)),
+        ((7,), (1, 7)),
+        ((1, 1, 1), (4, 1, 9)),
+    ]:
+        yield Case(
+            f"broadcast-{small}-{large}",
+            [small],
+            lambda e, t, s=large: e.op("broadcast", t[0], len(s), list(s)),
+            lambda x, s=large: np.broadcast_to(x, s),
+        )
 
 
 def conv_cases():
@@ -220,12 +236,13 @@ def other_cases():
             ),
             lambda x: 0 * x.sum(),
         )
-    yield Case(
-        "embedding",
-        [(5, 18)],
-        lambda e, t: e.op("embedding", t[0], e.tensor(IDS)),
-        lambda x: x[IDS],
-    )
+    for rows, width in [(5, 18), (4, 1), (7, 33)]:
+        yield Case(
+            f"embedding-{rows}-{width}",
+            [(rows, width)],
+            lambda e, t: e.op("embedding", t[0], e.tensor(IDS)),
+            lambda x: x[IDS],
+        )
     for shape in [(2, 5, 9), (1, 1), (3, 1, 17), (1, 4, 1)]:
         for name, pool in [("mean", np.mean), ("max", np.max)]:
             yield Case(

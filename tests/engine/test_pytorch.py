@@ -125,6 +125,12 @@ OPERATIONS = [
         lambda x: functional.silu(x.transpose(0, 1).reshape(3, 35)),
     ),
     (
+        "broadcast",
+        [(3, 1, 5)],
+        lambda e, x: e.op("silu", e.op("broadcast", x, 4, [2, 3, 7, 5])),
+        lambda x: functional.silu(x.broadcast_to(2, 3, 7, 5)),
+    ),
+    (
         "concat",
         [(3, 5), (3, 1)],
         lambda e, *t: e.op("concat", 3, [*t, t[0]], 1),

@@ -153,6 +153,7 @@ HEADER = [
     (0x38, "<I", 24, "arena size"),
     (0x38, "<I", 16, "beyond the 16 there"),
     (0x3C, "<I", 0, "adapt_arena"),
+    (0x3C, "<I", 1 << 30, "adapt_arena is 1073741824"),
     (0x40, "<B", 0, "name is malformed"),
     (0x5F, "<B", 65, "name is malformed"),
     (0x40, "<B", 0xC0, "not UTF-8"),

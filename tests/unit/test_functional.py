@@ -39,6 +39,13 @@ CASES = {
         lambda x, y: np.concatenate([x, y, x], axis=1),
     ),
     "max_pool": (lambda x, y: F.max_pool(y), lambda x, y: y.max(axis=1)),
+    "last_pool": (lambda x, y: F.last_pool(y), lambda x, y: y[:, -1]),
+    "column plus row": (
+        lambda x, y: x[:, :, :1] + y[:1, :1],
+        lambda x, y: x[:, :, :1] + y[:1, :1],
+    ),
+    "smaller times larger": (lambda x, y: x[0, :, 1:2] * y, lambda x, y: x[0, :, 1:2] * y),
+    "index": (lambda x, y: x[1, 1:3] * y[0, -2:], lambda x, y: x[1, 1:3] * y[0, -2:]),
     "gather": (
         lambda x, y: F.gather(y, Tensor(INDEX)),
         lambda x, y: np.take_along_axis(y, INDEX[..., None], 2)[..., 0],

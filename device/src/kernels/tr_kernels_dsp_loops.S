@@ -141,14 +141,14 @@ FUNCTION tr_dsp_merged_rows
     mov r3, r2
     mov r10, r2
     mov r11, r2
-    EIGHT_MERGED_EVEN 0
+    movs r12, #2
+2:  EIGHT_MERGED_EVEN 0
     EIGHT_MERGED_ODD 0
     EIGHT_MERGED_EVEN 1
     EIGHT_MERGED_ODD 1
-    EIGHT_MERGED_EVEN 2
-    EIGHT_MERGED_ODD 2
-    EIGHT_MERGED_EVEN 3
-    EIGHT_MERGED_ODD 3
+    adds r0, #8
+    subs r12, #1
+    bne 2b
     ldr r12, [sp]
     subs r1, #128
     SPLIT r2
@@ -157,7 +157,7 @@ FUNCTION tr_dsp_merged_rows
     SPLIT r11
     str r12, [sp]
     ldr r4, [sp, #4]
-    adds r0, #128
+    adds r0, #112
     cmp r0, r4
     bne 1b
     pop {r2-r11, pc}

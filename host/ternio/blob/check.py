@@ -54,6 +54,7 @@ class _Checker:
         self.blob, self.program, self.what = blob, program, what
         self.adapting = what == "ADPT"
         self.limit = program.state if self.adapting else blob.infer_arena
+        self.top = blob.infer_arena  # where the furthest operand ends
         self.at = what
 
     def require(self, condition: bool, text: str) -> None:
@@ -80,12 +81,14 @@ class _Checker:
         self.require(program.state % 16 == 0, "the state is not 16-byte aligned")
         self.require(program.state >= self.blob.infer_arena, "the state overlaps infer's arena")
         end = program.state + 4 * block
-        self.require(end <= self.blob.adapt_arena, f"the state ends at {end}, beyond adapt_arena")
+        stated = self.blob.adapt_arena
+        self.require(end == stated, f"the state ends at {end}, adapt_arena is {stated}")
 
     def extent(self, name: str, start: int, size: int, align: int) -> None:
         self.require(start % align == 0, f"{name} at byte {start} is not {align}-byte aligned")
         end = start + size
         self.require(end <= self.limit, f"{name} ends at byte {end}, beyond the {self.limit} there")
+        self.top = max(self.top, end)
 
     def instruction(self, placed: Placed) -> None:
         i = placed.instruction
@@ -121,6 +124,8 @@ class _Checker:
         losses = sum(i.op == Op.CROSS_ENTROPY for i in self.program.code)
         ends = outside[-1:] == [Op.OPTIMIZE] and steps == 1
         self.require(ends, "OPTIMIZE is not its last instruction, and the only one")
+        state = (self.top + 15) // 16 * 16
+        self.require(self.program.state == state, f"the state could begin at byte {state}")
         once = losses == 1 and Op.CROSS_ENTROPY in outside
         self.require(once, "CROSS_ENTROPY is not there once, outside loops")
 
