@@ -35,8 +35,11 @@ TE_INLINE V(vec) V(gelu_at)(V(vec) v, V(vec) * slope) {
     return v * s;
 }
 
+/* The square of e^(v/2), which vexp does not clamp where e^v is finite: beyond come infinity and 0.
+ */
 TE_INLINE V(vec) V(exp_at)(V(vec) v, V(vec) * slope) {
-    return *slope = V(vexp)(v);
+    V(vec) root = V(vexp)(v * V(set)((te_float)0.5));
+    return *slope = root * root;
 }
 
 TE_INLINE V(vec) V(log_at)(V(vec) v, V(vec) * slope) {

@@ -35,8 +35,9 @@ struct te_tensor {
     void *owner;
     int external; /* data belongs to the caller */
     te_float *grad;
-    int grad_set; /* grad holds a value; a buffer that does not is overwritten first */
-    int keep_grad;
+    int grad_set;   /* grad holds a value; a buffer that does not is overwritten first */
+    int keep_grad;  /* a result hands its gradient to `kept` when a pass is done with it */
+    te_float *kept; /* sum over passes, NULL before the first */
     int requires_grad;
     int64_t node; /* index of the node that made it, -1 for leaves */
     int64_t tape; /* serial number of that tape */
@@ -108,6 +109,7 @@ static te_tensor *te_tensor_like(te_ctx *ctx, const te_tensor *t);
 static const char *te_shape_text(const te_tensor *t, char text[TE_SHAPE_CHARS]);
 static te_float *te_grad_buffer(te_tensor *t, int *accumulate);
 static void te_grad_drop(te_tensor *t);
+static void te_grad_done(te_tensor *t);
 
 /* views.c */
 static int te_make_dense(te_tensor *t);

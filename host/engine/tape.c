@@ -87,7 +87,7 @@ static te_status te_backward_walk(te_ctx *ctx, te_tensor *result) {
         te_node *node = &ctx->nodes[i];
         if (node->out->requires_grad && node->out->grad_set) {
             if (!te_backward_node(ctx, node)) return ctx->status;
-            if (!node->out->keep_grad) te_grad_drop(node->out);
+            te_grad_done(node->out);
         }
         if (ctx->single_use) te_node_clear(ctx, node, node->out == result);
     }

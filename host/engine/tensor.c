@@ -1,5 +1,6 @@
 /* tensor.c - creation, reference counts, accessors and gradient buffers of tensors. */
 #include "internal.h"
+#include "kernels.h"
 
 static const char *te_shape_text(const te_tensor *t, char text[TE_SHAPE_CHARS]) {
     int used = snprintf(text, TE_SHAPE_CHARS, "[");
@@ -95,6 +96,7 @@ void te_release(te_tensor *t) {
     if (!t || --t->refs > 0) return;
     te_ctx *ctx = t->ctx;
     te_grad_drop(t);
+    te_free(ctx, t->kept);
     te_free(ctx, t->dense);
     if (!t->external) te_free(ctx, t->data);
     if (t->release) t->release(t->owner);
@@ -159,6 +161,7 @@ te_status te_set_requires_grad(te_tensor *t, int on) {
 /* ---- Gradient buffers ---- */
 
 te_float *te_grad(te_tensor *t) {
+    if (t->kept) return t->kept;
     return t->grad_set ? t->grad : NULL;
 }
 
@@ -170,6 +173,7 @@ static te_float *te_grad_allocate(te_tensor *t) {
 te_float *te_grad_create(te_tensor *t) {
     if (t->dtype != TE_DTYPE_FLOAT)
         return te_fail(t->ctx, TE_ERR_TYPE, "grad: an int32 tensor has no gradient");
+    if (t->kept) return t->kept;
     if (!te_grad_allocate(t)) return NULL;
     if (!t->grad_set) memset(t->grad, 0, (size_t)t->numel * sizeof(te_float));
     t->grad_set = 1;
@@ -178,6 +182,8 @@ te_float *te_grad_create(te_tensor *t) {
 
 void te_zero_grad(te_tensor *t) {
     t->grad_set = 0;
+    te_free(t->ctx, t->kept);
+    t->kept = NULL;
 }
 void te_retain_grad(te_tensor *t) {
     t->keep_grad = 1;
@@ -197,4 +203,15 @@ static void te_grad_drop(te_tensor *t) {
     te_free(t->ctx, t->grad);
     t->grad = NULL;
     t->grad_set = 0;
+}
+
+/* A pass is done with the gradient of a result: the next one starts without it. */
+static void te_grad_done(te_tensor *t) {
+    if (t->keep_grad && !t->kept && t->grad_set) {
+        t->kept = t->grad;
+        t->grad = NULL;
+    } else if (t->keep_grad && t->grad_set) {
+        t->ctx->kernels->add(t->numel, t->kept, t->grad, t->kept);
+    }
+    te_grad_drop(t);
 }

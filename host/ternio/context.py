@@ -44,6 +44,9 @@ class Node:
 class Context:
     """Owner of a tape and a generator. Use one per thread; tensors of two contexts do not mix.
 
+    Operations stay on the tape, and what they need in memory, until backward() or reset(): infer
+    within no_grad().
+
     Args:
         seed: of the generator that initialises parameters.
 

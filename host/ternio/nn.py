@@ -179,11 +179,13 @@ class Module:
             raise ModelError(f"state_dict does not fit {type(self).__name__}; {'; '.join(parts)}")
         values = {name: np.asarray(state[name]) for name in own}
         for name, parameter in own.items():
-            if values[name].shape != parameter.shape:
-                got = list(values[name].shape)
+            value = values[name]
+            if value.shape != parameter.shape:
+                got = list(value.shape)
                 raise ModelError(f"{name}: expected shape {list(parameter.shape)}, got {got}")
-            if values[name].dtype.kind != "f" or not np.isfinite(values[name]).all():
-                raise ModelError(f"{name}: expected finite floating-point values")
+            largest = np.finfo(np.float32).max
+            if value.dtype.kind != "f" or not (np.abs(value) <= largest).all():
+                raise ModelError(f"{name}: expected finite floating-point values of float32")
         for name, parameter in own.items():
             parameter.numpy()[...] = values[name]
 

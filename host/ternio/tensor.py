@@ -159,6 +159,16 @@ class Tensor:
     def __bool__(self) -> bool:
         return bool(self.item())
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Tensor:
+        twin = object.__new__(type(self))
+        twin.context = self.context
+        kind, shape = lib.te_tensor_dtype(self.pointer), list(self.shape)
+        twin._adopt(lib.te_zeros(self.context.pointer, kind, len(shape), shape))
+        twin.numpy()[...] = self.numpy()
+        if self.requires_grad:
+            twin.requires_grad = True
+        return twin
+
     def __len__(self) -> int:
         if not self.ndim:
             raise TypeError("len() of a tensor without dimensions")

@@ -15,7 +15,6 @@ import argparse
 import importlib.util
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
 import notorch_peer
 import transformer as tf
-from engine_harness import ENGINE, Engine, compile_library
+from engine_harness import Engine, compile_library
 
 Step = Callable[[], float]
 
@@ -84,21 +83,6 @@ def row(library: Path, torch, notorch, name: str, batch: int, ternary: bool, opt
     return line
 
 
-def print_limits(folder: Path) -> None:
-    """Compile times (processor seconds), size of the library, and the first step of S in C."""
-    for level in ("-O0", "-O2"):
-        before = os.times()
-        command = ["cc", "-c", level, str(ENGINE / "engine.c"), "-o", str(folder / "engine.o")]
-        subprocess.run(command, check=True)
-        after = os.times()
-        used = sum(after[2:4]) - sum(before[2:4])
-        print(f"cc -c {level} engine.c: {used:.2f} s of processor time")
-    library = folder / "stripped.so"
-    command = ["cc", "-O2", "-shared", "-fPIC", "-s", str(ENGINE / "engine.c"), "-lm"]
-    subprocess.run([*command, "-o", str(library)], check=True)
-    print(f"stripped library: {library.stat().st_size / 1000:.0f} KB")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="S,M,L")
@@ -117,7 +101,6 @@ def main() -> None:
         torch = None
     folder = Path(tempfile.mkdtemp())
     library = compile_library(folder, double=False)
-    print_limits(folder)
     notorch = notorch_peer.build(folder)
     against = f"PyTorch {torch.__version__}" if torch else "PyTorch is not installed"
     against += "; Notorch" if notorch else "; Notorch is not built"

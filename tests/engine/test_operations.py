@@ -365,6 +365,14 @@ def test_gradients_are_added_to_those_that_are_there(engine, case):
         np.testing.assert_allclose(both, 2 * first, rtol=1e-5, atol=1e-6)
 
 
+def test_exponentials_from_zero_to_infinity(engine_simd):
+    x = np.array([-200, -100, -87.5, -1, 0, 1, 88.5, 89, 200, np.inf, -np.inf, np.nan], np.float32)
+    y = engine_simd.values(engine_simd.op("exp", engine_simd.tensor(x)))
+    with np.errstate(over="ignore"):
+        expected = np.exp(x.astype(np.float64)).astype(np.float32)
+    np.testing.assert_allclose(y, expected, rtol=2e-6, atol=2e-38)
+
+
 def test_dropout_keeps_the_expected_share_and_scales_it(engine):
     e = engine
     x = e.tensor(np.full(10_000, 3.0), grad=True)

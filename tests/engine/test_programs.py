@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,11 @@ def build(folder: Path, source: Path, *flags: str) -> Path:
     command = ["cc", "-std=c11", *flags, f"-I{ENGINE}", str(source), str(ENGINE / "engine.c")]
     subprocess.run([*command, "-lm", "-o", str(program)], check=True)
     return program
+
+
+@pytest.fixture(scope="module")
+def train_size(tmp_path_factory) -> Path:
+    return build(tmp_path_factory.mktemp("train"), HERE / "train_size.c", "-O2")
 
 
 def test_every_failing_allocation_leaks_and_crashes_nothing(tmp_path):
@@ -68,6 +74,17 @@ def test_the_stripped_library_is_small(tmp_path):
     command = ["cc", "-O2", "-shared", "-fPIC", "-s", str(ENGINE / "engine.c"), "-lm"]
     subprocess.run([*command, "-o", str(library)], check=True)
     assert library.stat().st_size <= 200_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of a process")
+@pytest.mark.parametrize(("size", "bound_mb"), [("S", 8), ("M", 29), ("L", 200)])
+def test_training_needs_little_memory(train_size, size, bound_mb):
+    for ternary in ("0", "1"):
+        done = subprocess.run(
+            [train_size, size, "1", ternary, "2"], capture_output=True, text=True, check=True
+        )
+        peak_mb = float(re.search(r"peak ([\d.]+)", done.stdout)[1])
+        assert 0 < peak_mb <= bound_mb
 
 
 def test_the_header_is_cpp(tmp_path):

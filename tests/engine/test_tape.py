@@ -161,6 +161,23 @@ def test_backward_can_start_from_two_results(engine):
     assert e.grad(x).tolist() == [16, 16, 16]
 
 
+def test_gradients_that_are_kept_are_added_up_and_passed_on_once(engine):
+    e = engine
+    x = e.tensor(np.ones(3), grad=True)
+    shared = e.op("scale", x, 2.0)
+    a, b = e.op("scale", shared, 3.0), e.op("scale", shared, 5.0)
+    for tensor in (shared, a):
+        e.lib.te_retain_grad(tensor)
+    e.backward(a, np.ones(3))
+    e.backward(b, np.ones(3))
+    e.backward(shared, np.ones(3))
+    assert e.grad(shared).tolist() == [9, 9, 9]
+    assert e.grad(a).tolist() == [1, 1, 1]
+    assert e.grad(x).tolist() == [18, 18, 18]
+    e.lib.te_zero_grad(shared)
+    assert e.grad(shared) is None
+
+
 # ---- Same seed, same numbers ----
 
 

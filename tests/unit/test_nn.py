@@ -1,5 +1,6 @@
 """Tensors over the engine and the module system."""
 
+import copy
 import gc
 import threading
 
@@ -114,6 +115,20 @@ def test_views_share_memory_and_keep_their_owner_alive():
     assert lower.contiguous().is_contiguous()
     lower.numpy()[...] = 0
     assert not values.any()
+
+
+def test_a_deep_copy_of_a_module_is_its_own():
+    layer = nn.Sequential(nn.Linear(3, 2), nn.BitLinear(2, 2))
+    layer.layers[0].bias.requires_grad = False
+    twin = copy.deepcopy(layer)
+    before = {name: value.copy() for name, value in twin.state_dict().items()}
+    for (name, p), q in zip(layer.named_parameters(), twin.parameters(), strict=True):
+        assert type(q) is nn.Parameter and q.requires_grad == p.requires_grad, name
+        p.fill_(7.0)
+    for name, value in twin.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+        assert not np.any(value == 7)
+    np.testing.assert_array_equal(copy.deepcopy(Tensor([1, 2])), [1, 2])
 
 
 def test_gradients_flow_through_views_of_views():
