@@ -4,6 +4,7 @@ generation when somebody else wants to talk."""
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import socket
@@ -113,6 +114,28 @@ def test_the_watchdog_ends_a_hang(virtual, tmp_path, name):
         debugger.jump(place)
     assert "model steady" in banner(running.port, 30)
     assert f"restarted_after=watchdog-at-0x{place:08x}" in answers_as_before(running.port)
+
+
+@pytest.mark.parametrize("name", [pytest.param(b, marks=emulated) for b in WATCHED])
+def test_a_reader_that_went_away_is_no_hang(virtual, tmp_path, name):
+    """A cable pulled while the board writes: the emulated UART waits, longer than the watchdog."""
+    board = load_board(name)
+    (tmp_path / "model.tern").write_bytes(language())
+    extra = ["-icount", "shift=8,sleep=off"]
+    running = virtual.start(board, pio.build(board, tmp_path / "model.tern").elf, extra_args=extra)
+    console = Console.open(running.port)
+    before = _uptime_ms(running.port)
+    console.send(b"generate 1000000 prompt It is\n")
+    console.close()
+    time.sleep(4)
+    assert _uptime_ms(running.port) > before + 40_000
+    with BoardClient(running.port) as client:
+        assert "restarted_after" not in client.command("info")
+
+
+def _uptime_ms(port: str) -> int:
+    with BoardClient(port) as client:
+        return int(re.search(r"uptime_ms=(\d+)", client.command("stats"))[1])
 
 
 @pytest.mark.parametrize("name", [pytest.param(b, marks=emulated) for b in FAULTING])
