@@ -53,5 +53,9 @@ class LinkError(TernioError):
     """The serial link to a board failed or answered with an error."""
 
 
-class PortInUse(LinkError):
+class PortError(LinkError):
+    """The serial port cannot be opened."""
+
+
+class PortInUse(PortError):
     """Another program holds the serial port."""

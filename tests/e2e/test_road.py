@@ -149,6 +149,22 @@ def test_bad_models_never_reach_a_board(user):
     assert user.json("infer", "test.csv")["logits"] == good
 
 
+def test_a_wrong_file_is_named(user):
+    (user.folder / "junk.tern").write_bytes(b"junk")
+    for words in (
+        ("flash", "junk.tern", "--board", "native"),
+        ("bench", "junk.tern", "--board", "native"),
+        ("infer", "test.csv", "--model", "junk.tern"),
+        ("generate", "--model", "junk.tern"),
+        ("inspect", "junk.tern"),
+        ("adapter", "merge", "junk.tern", "junk.tern", "-o", "out.tern"),
+        ("adapter", "merge", "mine.tern", "junk.tern", "-o", "out.tern"),
+        ("pack", "junk.tern"),
+    ):
+        assert "junk.tern" in user.refused(*words), words
+    assert not (user.folder / "out.tern").exists()
+
+
 def test_a_model_too_large_for_a_board_says_by_how_much(user):
     large = ("--width", 128, "--layers", 3, "--heads", 4, "--ffn", 256, "--steps", 1)
     user.run("train", "train.csv", "-o", "large.ckpt", *large)

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from ternio.boards import load_board
-from ternio.errors import BlobError, BoardError, BuildError, FitError, LinkError
+from ternio.errors import BlobError, BoardError, BuildError, FitError, LinkError, PortError
 from ternio.firmware import pio
 from ternio.link.client import DIGEST
+from ternio.link.find import ask
 from ternio.link.flash import flash
 from ternio.paths import share_dir
 
@@ -119,3 +120,30 @@ def test_what_is_no_model_or_too_large_is_refused_before_anything_is_done(
     with pytest.raises(FitError, match="bytes"):
         flash(load_board(board.path), model, port=fake.port)
     assert uploads == [] and not [r for group, _, r in fake.requests if group == 8]
+
+
+def test_a_port_that_cannot_be_opened_builds_nothing(board, model, uploads, tmp_path):
+    for port, why in ((tmp_path / "none", "there is no port"), ("/dev/null", "cannot open")):
+        with pytest.raises(PortError, match=why):
+            flash(board, model, port=str(port))
+    assert uploads == []
+
+
+def test_a_port_that_is_away_after_the_upload_is_waited_for(fake, board, model, blob, monkeypatch):
+    """As the USB of a board that starts anew."""
+    seen = []
+
+    def away_at_first(port, timeout_s=0.5):
+        seen.append(port)
+        if len(seen) in (2, 3):
+            raise PortError("there is no port")
+        return ask(port, timeout_s)
+
+    def upload(board, path, port):
+        fake.mute, fake.has_model, fake.model = False, True, blob
+        return pio.BuildResult(path, path, {})
+
+    fake.mute = True
+    monkeypatch.setattr(pio, "upload", upload)
+    monkeypatch.setattr("ternio.link.flash.ask", away_at_first)
+    assert flash(board, model, port=fake.port).how == "built" and len(seen) == 4

@@ -18,7 +18,46 @@ def gelu(x: np.ndarray) -> np.ndarray:
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
+ADVANTAGE = np.array([[1.5], [-0.7]], np.float32)
+OLD = np.random.default_rng(3).uniform(-2.5, -0.2, (2, 5)).astype(np.float32)
+
+
+def log_softmax(y: np.ndarray) -> np.ndarray:
+    return y - np.log(np.exp(y).sum(-1, keepdims=True))
+
+
+def chosen(y: np.ndarray) -> np.ndarray:
+    """Log-probabilities of the tokens INDEX."""
+    return np.take_along_axis(log_softmax(y), INDEX[..., None], 2)[..., 0]
+
+
+def grpo(x: Tensor, y: Tensor) -> Tensor:
+    """The clipped objective of GRPO (arXiv 2402.03300), from what F has."""
+    ratio = (F.gather(y.log_softmax(), Tensor(INDEX)) - Tensor(OLD)).exp()
+    gain = Tensor(ADVANTAGE)
+    return F.minimum(ratio * gain, ratio.clamp(0.8, 1.2) * gain)
+
+
+def grpo_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    ratio = np.exp(chosen(y) - OLD)
+    return np.minimum(ratio * ADVANTAGE, np.clip(ratio, 0.8, 1.2) * ADVANTAGE)
+
+
+def dpo(x: Tensor, y: Tensor) -> Tensor:
+    """The loss of DPO (arXiv 2305.18290) for the first sequence preferred to the second."""
+    scores = F.gather(y.log_softmax(), Tensor(INDEX)) - Tensor(OLD)
+    margin = F.mean_pool(scores[0].reshape(5, 1)) - F.mean_pool(scores[1].reshape(5, 1))
+    return -(margin * 0.1).sigmoid().log()
+
+
+def dpo_reference(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    scores = (chosen(y) - OLD).mean(-1)
+    return np.log(1 + np.exp(-0.1 * (scores[:1] - scores[1:])))
+
+
 CASES = {
+    "grpo": (grpo, grpo_reference),
+    "dpo": (dpo, dpo_reference),
     "sigmoid": (lambda x, y: F.sigmoid(y), lambda x, y: 1 / (1 + np.exp(-y))),
     "tanh": (lambda x, y: F.tanh(y), lambda x, y: np.tanh(y)),
     "exp": (lambda x, y: y.exp(), lambda x, y: np.exp(y)),
@@ -27,9 +66,10 @@ CASES = {
     "clamp above": (lambda x, y: y.clamp(high=1.0), lambda x, y: np.minimum(y, 1.0)),
     "minimum": (F.minimum, np.minimum),
     "geglu": (lambda x, y: F.geglu(y, x), lambda x, y: gelu(y) * x),
-    "log_softmax": (
-        lambda x, y: F.log_softmax(y),
-        lambda x, y: y - np.log(np.exp(y).sum(-1, keepdims=True)),
+    "log_softmax": (lambda x, y: F.log_softmax(y), lambda x, y: log_softmax(y)),
+    "cross_entropy of a mask": (
+        lambda x, y: F.cross_entropy(y, Tensor(INDEX), 1, Tensor(OLD**2)),
+        lambda x, y: -np.average(chosen(y), weights=OLD**2 * (INDEX != 1)),
     ),
     "narrow": (lambda x, y: x.narrow(1, 1, 3), lambda x, y: x[:, 1:4]),
     "narrow last": (lambda x, y: x.narrow(-1, 2, 1), lambda x, y: x[..., 2:]),

@@ -82,8 +82,15 @@ def merge(
 ) -> None:
     """Bakes an adapter into a blob, which then answers the same without it."""
     from ternio.blob import merge_adapter
+    from ternio.errors import BlobError
+    from ternio.runtime import Model
 
-    merged = merge_adapter(read_file(blob, "blob"), read_file(adapter, "adapter"))
+    data, factors = read_file(blob, "blob"), read_file(adapter, "adapter")
+    Model(data, str(blob))
+    try:
+        merged = merge_adapter(data, factors)
+    except BlobError as error:
+        raise BlobError(f"{adapter} for {blob}: {error}") from None
     write_file(output, merged)
     if as_json:
         emit({"file": str(output), "bytes": len(merged)})

@@ -100,7 +100,7 @@ def _writer(
             blob = model.read_bytes()
         except OSError as error:
             raise BlobError(f"{model}: {error.strerror}") from None
-        yield local_writer(blob), no_twin
+        yield local_writer(blob, str(model)), no_twin
         return
     with connect(board, port) as client:
         info = require_model(client)
@@ -117,12 +117,14 @@ def _board_writer(client: BoardClient) -> Write:
     return write
 
 
-def local_writer(blob: bytes) -> Write:
-    """What writes with a blob on this computer; DataError where it is no language model."""
+def local_writer(blob: bytes, name: str = "blob") -> Write:
+    """What writes with a blob on this computer; DataError where it is no language model. `name` is
+    what errors call it.
+    """
     from ternio.blob import Blob
     from ternio.runtime import Model, Sampler, Session
 
-    model, vocabulary = Model.open(blob), Blob.decode(blob).vocabulary
+    model, vocabulary = Model(blob, name), Blob.decode(blob).vocabulary
 
     def write(prompt: str, tokens: int, settings: dict[str, Any]) -> Iterator[bytes]:
         known = model.tokens(prompt)

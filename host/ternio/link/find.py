@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ternio.errors import LinkError, PortInUse
+from ternio.errors import LinkError, PortError
 from ternio.link.client import BoardClient, BoardInfo
 from ternio.link.virtual import VirtualBoards
 
@@ -34,22 +34,23 @@ def serial_ports() -> list[str]:
 def ask(port: str, timeout_s: float = PROBE_TIMEOUT_S) -> BoardInfo | None:
     """The board's info, or None when no ternio firmware answers there.
 
-    Raises PortInUse when another program holds the port: what is behind it cannot be known.
+    Raises PortError when the port cannot be opened, PortInUse when another program holds it: what
+    is behind it cannot be known then.
     """
     try:
         with BoardClient(port, hello_timeout_s=timeout_s) as client:
             return client.info()
-    except PortInUse:
+    except PortError:
         raise
     except LinkError:
         return None
 
 
 def ask_if_free(port: str) -> BoardInfo | None:
-    """The board's info; None when nothing answers or another program talks to it."""
+    """The board's info; None when nothing answers, or the port cannot be opened now."""
     try:
         return ask(port)
-    except PortInUse:
+    except PortError:
         return None
 
 

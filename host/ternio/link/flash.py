@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ternio.boards import Board
-from ternio.errors import BoardError, LinkError
+from ternio.errors import BoardError, LinkError, PortError
 from ternio.link.client import DIGEST, BoardClient, BoardInfo
 from ternio.link.find import ask
 from ternio.link.virtual import VirtualBoards
 
 Progress = Callable[[int, int], None]
+
+PORT_BACK_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def flash(
         tell(f"building and uploading the firmware of {board.name}")
         sizes = _upload_hardware(board, blob_path, port)
         how = "built"
-    info = ask(port, timeout_s=2.0) if port else None
+    info = _after_upload(port) if port else None
     if info is None:
         raise LinkError(
             f"{board.name} was flashed, but no firmware answers: give --port and try `ternio infer`"
@@ -84,6 +86,18 @@ def flash(
             f"{board.name} runs {info.model or 'no model'} ({info.reason or info.digest[:16]})"
         )
     return Flashed(how, port, info, len(blob), time.monotonic() - start, sizes)
+
+
+def _after_upload(port: str) -> BoardInfo | None:
+    """The board's info; its port may be away for a moment after an upload."""
+    end = time.monotonic() + PORT_BACK_S
+    while True:
+        try:
+            return ask(port, timeout_s=2.0)
+        except PortError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 def checked_blob(board: Board, path: Path) -> bytes:

@@ -13,7 +13,7 @@ from smp.exceptions import SMPException
 from smpclient.transport import SMPTransportDisconnected
 from smpclient.transport.serial import SMPSerialTransport
 
-from ternio.errors import LinkError, PortInUse
+from ternio.errors import PortError, PortInUse
 
 WRITE_TIMEOUT_S = 10.0
 
@@ -31,7 +31,7 @@ class BoardTransport(SMPSerialTransport):
         self._awaited = b""
 
     async def connect(self, address: str, timeout_s: float) -> None:
-        """Opens the port at once or raises LinkError with the reason; a missing port is not waited
+        """Opens the port at once or raises PortError with the reason; a missing port is not waited
         for.
         """
         self._reset_state()
@@ -40,7 +40,7 @@ class BoardTransport(SMPSerialTransport):
             self._conn.open()
             self._conn.reset_input_buffer()
         except (SerialException, OSError, ValueError) as error:
-            kind = PortInUse if "lock" in str(error) else LinkError
+            kind = PortInUse if "lock" in str(error) else PortError
             raise kind(open_error(address, error)) from None
 
     async def send(self, data: bytes) -> None:
