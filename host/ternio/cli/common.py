@@ -5,6 +5,7 @@ of a board.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,11 @@ def note(text: str) -> None:
 def emit(data: dict[str, Any]) -> None:
     """One JSON object on one line."""
     typer.echo(json.dumps(data, ensure_ascii=False))
+
+
+def command(start: str, *words: object) -> str:
+    """A command line to copy: `start` as it is, the other words quoted where a shell needs it."""
+    return f"{start} {shlex.join(map(str, words))}"
 
 
 @contextmanager

@@ -77,7 +77,8 @@ def flash(
             f"{totals['ram']} of {target.ram.bytes} bytes of RAM"
         )
     say(f"{info.board} on {done.port} runs {info.model}, slot {info.slot}, storage {info.storage}")
-    say(f"next: ternio infer DATA --port {done.port}")
+    verb = "generate" if info.is_stream else "infer DATA"
+    say(f"next: ternio {verb} --port {done.port}")
 
 
 def _board_at(port: str | None) -> str:

@@ -19,6 +19,11 @@ MirrorOption = Annotated[
     str | None,
     typer.Option("--mirror", help="The same about the training set's means, e.g. 1,-1,-1,1,-1,-1."),
 ]
+LabelOption = Annotated[str | None, typer.Option("--label", help="Label column of a table.")]
+IdOption = Annotated[str | None, typer.Option("--id", help="Column that numbers the examples.")]
+LayoutOption = Annotated[
+    str | None, typer.Option("--layout", help="Order in .npz: nlc or ncl (channels first).")
+]
 DataArgument = Annotated[
     str,
     typer.Argument(
@@ -50,6 +55,9 @@ def infer(
     part: PartOption = "test",
     gain: GainOption = None,
     mirror: MirrorOption = None,
+    label: LabelOption = None,
+    example_id: IdOption = None,
+    layout: LayoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classifies windows on a board."""
@@ -58,8 +66,10 @@ def infer(
     from .examples import load_examples
     from .machine import open_machine, require_equal
 
+    how = {"part": part, "gain": gain, "mirror": mirror}
+    how |= {"label": label, "example_id": example_id, "layout": layout}
     with open_machine(board, port, model) as machine:
-        examples = load_examples(data, machine.facts, part=part, gain=gain, mirror=mirror)
+        examples = load_examples(data, machine.facts, **how)
         for line in examples.notes:
             note(line)
         if not every and not 0 <= index < len(examples):

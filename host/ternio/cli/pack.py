@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import BoardOption, JsonOption, emit, example, say
+from .common import BoardOption, JsonOption, command, emit, example, say
 
 if TYPE_CHECKING:
     from ternio.blob import Blob
@@ -111,7 +111,7 @@ def pack(
     say(f"wrote {path}: {path.stat().st_size} bytes")
     if array is not None:
         say(f"wrote {array}: {array.stat().st_size} bytes")
-    say(f"next: ternio flash {path} --board {target.name if target else 'netduinoplus2'}")
+    say(f"next: {command('ternio flash', path, '--board', board or 'netduinoplus2')}")
 
 
 def _options(
