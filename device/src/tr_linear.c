@@ -16,17 +16,8 @@ tr_weights tr_weights_of(const tr_call *call, const void *entry) {
     return w;
 }
 
-/* sum + x * y, the product rounded before it is added, as VMLA does it */
-static inline float mul_add(float sum, float x, float y) {
-#if defined(__GNUC__) && defined(__arm__) && defined(__ARM_FP)
-    __asm__("vmla.f32 %0, %1, %2" : "+t"(sum) : "t"(x), "t"(y));
-    return sum;
-#else
-    return sum + x * y;
-#endif
-}
-
-/* sum + x[0] * y[0] + .. + x[3] * y[3], in this order; moves x and y on. */
+/* sum + x[0] * y[0] + .. + x[3] * y[3], in this order; moves x and y on. VMLA rounds the product
+ * before it adds. */
 static inline float dot4(const float **x, const float **y, float sum) {
 #if defined(__GNUC__) && defined(__arm__) && defined(__ARM_FP)
     __asm__("vldmia %1!, {s8-s11}\n\t"
@@ -139,18 +130,36 @@ static int lora_factors(const tr_call *call, tr_weights *a, tr_weights *b) {
     return 1;
 }
 
+/* row[0] * z0 + .. + row[3] * z3, in this order; moves row on. */
+static inline float dot4_with(const float **row, float z0, float z1, float z2, float z3) {
+    float sum;
+#if defined(__GNUC__) && defined(__arm__) && defined(__ARM_FP)
+    __asm__("vldmia %1!, {s8-s11}\n\t"
+            "vmul.f32 %0, s8, %2\n\t"
+            "vmla.f32 %0, s9, %3\n\t"
+            "vmla.f32 %0, s10, %4\n\t"
+            "vmla.f32 %0, s11, %5"
+            : "=&t"(sum), "+r"(*row)
+            : "t"(z0), "t"(z1), "t"(z2), "t"(z3), "m"(*(const float(*)[4]) * row)
+            : "s8", "s9", "s10", "s11");
+#else
+    const float *b = *row;
+    sum = b[0] * z0;
+    sum += b[1] * z1;
+    sum += b[2] * z2;
+    sum += b[3] * z3;
+    *row += 4;
+#endif
+    return sum;
+}
+
 /* y[o] = x[o] * unit + scale * (row o of B [out, rank] . z) */
 static void add_side_path(float *y, const tr_i16 *x, float unit, const tr_weights *b,
                           const float *z, uint32_t out, uint32_t rank, float scale) {
-    const float *row = b->data, z0 = z[0];
     if (b->dtype == TR_F32 && rank == 4) { /* the usual one */
-        const float z1 = z[1], z2 = z[2], z3 = z[3];
-        for (; out; --out) {
-            float sum = mul_add(row[0] * z0, row[1], z1);
-            sum = mul_add(mul_add(sum, row[2], z2), row[3], z3);
-            *y++ = (float)*x++ * unit + scale * sum;
-            row += 4;
-        }
+        const float *row = b->data, z0 = z[0], z1 = z[1], z2 = z[2], z3 = z[3];
+        for (; out; --out) *y++ = (float)*x++ * unit + scale * dot4_with(&row, z0, z1, z2, z3);
+        return;
     }
     for (uint32_t o = 0; o < out; ++o)
         y[o] = (float)x[o] * unit + scale * tr_weights_dot(b, o * rank, 1, 0, 0, z, rank);

@@ -5,9 +5,40 @@
 
 /* ---- Quantisers ---- */
 
-/* gamma = mean(|w|) */
-static te_float te_mean_abs(const te_kernels *kernels, const te_float *w, int64_t n) {
-    return n ? (te_float)(kernels->total_abs(n, w) / (double)n) : 0;
+/* |w| is summed up in pieces of this many elements, which threads share. */
+enum { TE_BIT_PIECE = 1 << 14, TE_BIT_PIECES = 64 };
+
+typedef struct {
+    const te_kernels *kernels;
+    const te_float *w;
+    int64_t n;
+    double sums[TE_BIT_PIECES];
+} te_abs_work;
+
+static void te_abs_range(void *argument, int thread, int64_t first, int64_t last) {
+    te_abs_work *a = argument;
+    (void)thread;
+    for (int64_t i = first; i < last; i++) {
+        const int64_t left = a->n - i * TE_BIT_PIECE;
+        a->sums[i] = a->kernels->total_abs(left < TE_BIT_PIECE ? left : TE_BIT_PIECE,
+                                           a->w + i * TE_BIT_PIECE);
+    }
+}
+
+/* gamma = mean(|w|), the same on any number of threads; ctx may be NULL: the caller's alone */
+static te_float te_mean_abs(te_ctx *ctx, const te_kernels *kernels, const te_float *w, int64_t n) {
+    double total = 0;
+    for (int64_t done = 0; done < n; done += (int64_t)TE_BIT_PIECES * TE_BIT_PIECE) {
+        te_abs_work a = {.kernels = kernels, .w = w + done, .n = n - done};
+        int64_t pieces = (a.n + TE_BIT_PIECE - 1) / TE_BIT_PIECE;
+        if (pieces > TE_BIT_PIECES) pieces = TE_BIT_PIECES;
+        if (ctx)
+            te_share(ctx, pieces, 1, te_abs_range, &a);
+        else
+            te_abs_range(&a, 0, 0, pieces);
+        for (int64_t i = 0; i < pieces; i++) total += a.sums[i];
+    }
+    return n ? (te_float)(total / (double)n) : 0;
 }
 
 /* Bytes as the kernels make them, 128 above what they mean, to signed ones. */
@@ -17,7 +48,7 @@ static void te_to_signed(int64_t n, int8_t *q) {
 
 te_float te_quantize_ternary(const te_float *w, int64_t n, int8_t *trits) {
     const te_kernels *kernels = te_find_kernels("portable");
-    const te_float gamma = te_mean_abs(kernels, w, n);
+    const te_float gamma = te_mean_abs(NULL, kernels, w, n);
     kernels->trits(n, gamma + TE_QUANT_EPS, w, (uint8_t *)trits);
     te_to_signed(n, trits);
     return gamma;
@@ -63,6 +94,9 @@ typedef struct {
     te_ternary ternary;
     te_float *floats; /* of the rows in hand: codes as floats, times s / 127 in the backward pass */
     int64_t first;    /* of these rows */
+    te_float *weights, factor; /* [out, in]: factor * trits */
+    int32_t *panels;           /* of te_ternary */
+    const te_float *source;    /* of the trits */
     int scaled;
 } te_bit_work;
 
@@ -108,21 +142,35 @@ static void te_bit_floats(te_bit_work *w) {
     te_share(w->ctx, te_bit_rows(w), te_share_rows(w->b.in), te_bit_floats_range, w);
 }
 
-/* New floats [out, in]: factor * trits. NULL: no memory. */
-static te_float *te_bit_weights(te_ctx *ctx, const te_bit_operands *b, te_float factor) {
-    te_float *weights = te_alloc_floats(ctx, b->out * b->in);
-    for (int64_t j = 0; weights && j < b->out; j++)
-        ctx->kernels->dequantize(b->in, factor, b->trits + j * 4 * b->groups, weights + j * b->in);
-    return weights;
+static void te_bit_weights_range(void *argument, int thread, int64_t first, int64_t last) {
+    const te_bit_work *w = argument;
+    const te_bit_operands *b = &w->b;
+    (void)thread;
+    for (int64_t j = first; j < last; j++)
+        w->ctx->kernels->dequantize(b->in, w->factor, b->trits + j * 4 * b->groups,
+                                    w->weights + j * b->in);
 }
 
-/* The panels of a te_ternary. NULL: no memory. */
-static int32_t *te_bit_panels(te_ctx *ctx, const te_bit_operands *b) {
-    const int64_t blocks = (b->out + TE_TERNARY_COLUMNS - 1) / TE_TERNARY_COLUMNS;
-    const int64_t words = (1 + b->groups) * TE_TERNARY_COLUMNS; /* of one panel */
-    int32_t *panels = te_alloc(ctx, blocks * words * (int64_t)sizeof *panels);
-    for (int64_t j = 0; panels && j < blocks * TE_TERNARY_COLUMNS; j++) {
-        int32_t *column = panels + j / TE_TERNARY_COLUMNS * words + j % TE_TERNARY_COLUMNS;
+/* New floats [out, in] in w->weights: factor * trits. NULL: no memory. */
+static te_float *te_bit_weights(te_bit_work *w, te_float factor) {
+    w->factor = factor;
+    w->weights = te_alloc_floats(w->ctx, w->b.out * w->b.in);
+    if (w->weights) te_share(w->ctx, w->b.out, te_share_rows(w->b.in), te_bit_weights_range, w);
+    return w->weights;
+}
+
+static int64_t te_bit_panel_words(const te_bit_operands *b) {
+    return (1 + b->groups) * TE_TERNARY_COLUMNS;
+}
+
+/* Some panels of a te_ternary. */
+static void te_bit_panels_range(void *argument, int thread, int64_t first, int64_t last) {
+    const te_bit_work *w = argument;
+    const te_bit_operands *b = &w->b;
+    (void)thread;
+    for (int64_t j = first * TE_TERNARY_COLUMNS; j < last * TE_TERNARY_COLUMNS; j++) {
+        int32_t *column =
+            w->panels + j / TE_TERNARY_COLUMNS * te_bit_panel_words(b) + j % TE_TERNARY_COLUMNS;
         int32_t sum = 0;
         for (int64_t p = 0; p < b->groups; p++) {
             uint32_t word = 0x80808080;
@@ -136,7 +184,6 @@ static int32_t *te_bit_panels(te_ctx *ctx, const te_bit_operands *b) {
         }
         *column = -128 * sum;
     }
-    return panels;
 }
 
 /* y = codes trits^T, times the scales of the rows. Sums of floats are as exact as those of integers
@@ -145,15 +192,17 @@ static int te_bit_product(te_bit_work *w, te_float *y) {
     te_ctx *ctx = w->ctx;
     const te_bit_operands *b = &w->b;
     if (ctx->kernels->ternary_rows) {
-        int32_t *panels = te_bit_panels(ctx, b);
-        if (!panels) return 0;
-        w->ternary = (te_ternary){b->groups, b->out, b->codes, panels, w->row_scale, y};
+        const int64_t panels = (b->out + TE_TERNARY_COLUMNS - 1) / TE_TERNARY_COLUMNS;
+        w->panels = te_alloc(ctx, panels * te_bit_panel_words(b) * (int64_t)sizeof *w->panels);
+        if (!w->panels) return 0;
+        te_share(ctx, panels, te_share_rows(b->in * TE_TERNARY_COLUMNS), te_bit_panels_range, w);
+        w->ternary = (te_ternary){b->groups, b->out, b->codes, w->panels, w->row_scale, y};
         te_share(ctx, b->rows, 1 + TE_SHARE_PRODUCTS / (1 + b->in * b->out), te_bit_product_range,
                  w);
-        te_free(ctx, panels);
+        te_free(ctx, w->panels);
         return 1;
     }
-    te_float *weights = te_bit_weights(ctx, b, 1);
+    te_float *weights = te_bit_weights(w, 1);
     w->floats = te_alloc_floats(ctx, TE_BIT_ROWS * b->in);
     for (w->first = 0; weights && w->floats && w->first < b->rows; w->first += TE_BIT_ROWS) {
         te_bit_floats(w);
@@ -165,15 +214,21 @@ static int te_bit_product(te_bit_work *w, te_float *y) {
     return ctx->status == TE_OK;
 }
 
-static void te_bit_quantize_weights(const te_bit_work *w, const te_tensor *weights) {
-    const te_kernels *kernels = w->ctx->kernels;
+static void te_bit_trits_range(void *argument, int thread, int64_t first, int64_t last) {
+    const te_bit_work *w = argument;
     const te_bit_operands *b = &w->b;
-    *b->gamma = te_mean_abs(kernels, te_values(weights), weights->numel);
-    for (int64_t j = 0; j < b->out; j++) {
+    (void)thread;
+    for (int64_t j = first; j < last; j++) {
         uint8_t *trits = b->trits + j * 4 * b->groups;
         memset(trits + 4 * b->groups - 4, 128, 4);
-        kernels->trits(b->in, *b->gamma + TE_QUANT_EPS, te_values(weights) + j * b->in, trits);
+        w->ctx->kernels->trits(b->in, *b->gamma + TE_QUANT_EPS, w->source + j * b->in, trits);
     }
+}
+
+static void te_bit_quantize_weights(te_bit_work *w, const te_tensor *weights) {
+    w->source = te_values(weights);
+    *w->b.gamma = te_mean_abs(w->ctx, w->ctx->kernels, w->source, weights->numel);
+    te_share(w->ctx, w->b.out, te_share_rows(w->b.in), te_bit_trits_range, w);
 }
 
 static void te_bit_quantize_vectors(te_bit_work *w) {
@@ -233,7 +288,7 @@ static int te_bitlinear_backward(te_ctx *ctx, te_node *node) {
     if (missing[0]) te_bit_quantize_weights(&work, w);
     if (missing[1]) te_bit_quantize_vectors(&work);
     if (x->requires_grad) {
-        te_float *weights = te_bit_weights(ctx, b, *b->gamma);
+        te_float *weights = te_bit_weights(&work, *b->gamma);
         te_float *dx = weights ? te_grad_buffer(x, &accumulate) : NULL;
         if (dx) te_input_grad(ctx, b->rows, b->in, b->out, dy, weights, dx, accumulate);
         te_free(ctx, weights);

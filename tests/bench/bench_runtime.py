@@ -1,4 +1,4 @@
-"""What the model `motion` costs on every core: instructions to open, infer and adapt; code size."""
+"""What the reference models cost on every core: instructions of each thing they do, code size."""
 
 from __future__ import annotations
 
@@ -9,19 +9,30 @@ from pathlib import Path
 
 from insn import images
 
-REGIONS = ["open", "infer", "infer with adapter", "adapt step"]
-CORES = ["m4", "m7", "m55"]  # an M0 of 16 KB has no room for the arena of an adaptation
+REGIONS = ["open", "infer", "with adapter", "adapt step"]
+TEXT_REGIONS = ["open", "token, mean", "token, last"]
+BOARDS = {"m0": "microbit", "m4": "netduinoplus2", "m7": "mps2_an500", "m55": "mps3_an547"}
+TEXT_CORES = ("m4", "m7", "m55")  # an M0 of 16 KB has no room for a context
+CONTEXT = 128
 
 
-def motion_blob(folder: Path) -> Path:
-    """Trains `motion` for a few steps (its weights do not matter here) and packs it."""
-    ternio = Path(sys.executable).with_name("ternio")
-    checkpoint, blob = folder / "motion.ckpt", folder / "motion.tern"
-    for arguments in (
-        ["train", "motion", "--steps", "20", "-o", checkpoint],
-        ["pack", checkpoint, "-o", blob],
-    ):
-        subprocess.run([ternio, *arguments], check=True, capture_output=True)
+def ternio(*arguments: object) -> None:
+    """Runs the command line tool."""
+    program = Path(sys.executable).with_name("ternio")
+    subprocess.run([program, *map(str, arguments)], check=True, capture_output=True)
+
+
+def train(model: str, folder: Path) -> Path:
+    """A reference model after a few steps: its weights do not matter here."""
+    checkpoint = folder / f"{model}.ckpt"
+    ternio("train", model, "--steps", 3, "-o", checkpoint)
+    return checkpoint
+
+
+def pack(checkpoint: Path, core: str) -> Path:
+    """The blob for the board with a core."""
+    blob = checkpoint.with_name(f"{checkpoint.stem}-{core}.tern")
+    ternio("pack", checkpoint, "-b", BOARDS[core], "-o", blob)
     return blob
 
 
@@ -47,8 +58,25 @@ def code_bytes(machine: images.Machine, folder: Path) -> int:
     return total
 
 
+def count(counter: images.Counter, machine: images.Machine, blob: Path) -> list[int]:
+    """Instructions of the regions of runtime_bench.c."""
+    folder = counter.folder
+    sources = [images.HERE / "runtime_bench.c", blob_source(blob, folder)]
+    sources += [*sorted((images.ROOT / "device/src").glob("*.c")), *images.KERNEL_SOURCES]
+    arena = 11056 if machine.ram_bytes <= 16 << 10 else 96 << 10
+    flags = [f"-DBENCH_ARENA={arena}", "-DBENCH_INPUT=600"]
+    return counter.count(machine, counter.build(machine, sources, f"{machine.name}.elf", flags))
+
+
+def show(title: str, regions: list[str], rows: list[list[str]]) -> None:
+    """A table, one row per core."""
+    print(f"{title}\n{'core':<12}" + "".join(f"{region:>14}" for region in regions))
+    for core, *cells in rows:
+        print(f"{core:<12}" + "".join(f"{cell:>14}" for cell in cells))
+
+
 def main() -> None:
-    """Prints one row per core."""
+    """Prints a table per model."""
     missing = images.toolchain_missing()
     if missing:
         print(f"{missing} is not installed: runtime figures left out")
@@ -56,15 +84,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         counter = images.Counter(folder)
-        sources = [images.HERE / "runtime_bench.c", blob_source(motion_blob(folder), folder)]
-        sources += [*sorted((images.ROOT / "device/src").glob("*.c")), *images.KERNEL_SOURCES]
-        print("motion: millions of instructions (-O2), and bytes of runtime code")
-        print(f"{'core':<12}" + "".join(f"{region:>20}" for region in [*REGIONS, "code"]))
-        for core in CORES:
+        checkpoint, rows = train("motion", folder), []
+        for core in BOARDS:
             machine = images.MACHINES[core]
-            counts = counter.count(machine, counter.build(machine, sources, f"{core}.elf", []))
-            cells = "".join(f"{count / 1e6:20.2f}" for count in counts)
-            print(f"{machine.core:<12}{cells}{code_bytes(machine, folder):20d}")
+            counts = count(counter, machine, pack(checkpoint, core))
+            cells = [f"{n / 1e6:.2f}" for n in counts] + ["-"] * (len(REGIONS) - len(counts))
+            rows.append([machine.core, *cells, str(code_bytes(machine, folder))])
+        title = "motion, packed for each board: millions of instructions (-O2), bytes of all code"
+        show(title, [*REGIONS, "code"], rows)
+        checkpoint, rows = train("text", folder), []
+        for core in TEXT_CORES:
+            machine = images.MACHINES[core]
+            opened, most, last = count(counter, machine, pack(checkpoint, core))
+            counts = (opened, (most + last) / CONTEXT, last)
+            rows.append([machine.core, *(f"{n / 1e6:.3f}" for n in counts)])
+        show(f"\ntext, over a context of {CONTEXT} characters", TEXT_REGIONS, rows)
 
 
 if __name__ == "__main__":

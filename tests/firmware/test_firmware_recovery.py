@@ -4,6 +4,7 @@ generation when somebody else wants to talk."""
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import socket
@@ -113,6 +114,28 @@ def test_the_watchdog_ends_a_hang(virtual, tmp_path, name):
         debugger.jump(place)
     assert "model steady" in banner(running.port, 30)
     assert f"restarted_after=watchdog-at-0x{place:08x}" in answers_as_before(running.port)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [pytest.param(b, marks=emulated) for b in WATCHED])
+def test_a_reader_that_went_away_is_no_hang(virtual, tmp_path, name):
+    """A cable pulled while the board writes: the emulated UART waits, longer than the watchdog."""
+    running = virtual.start(
+        load_board(name), pio.build(name).elf, extra_args=["-icount", "shift=10,sleep=off"]
+    )
+    console = Console.open(running.port)
+    before = _uptime_ms(running.port)
+    console.send(b"help\n" * 150)  # and more answers than a pseudo-terminal holds
+    console.close()
+    time.sleep(20)  # of this computer, for more than 30 of the board
+    assert _uptime_ms(running.port) > before + 31_000
+    with BoardClient(running.port) as client:
+        assert "restarted_after" not in client.command("info")
+
+
+def _uptime_ms(port: str) -> int:
+    with BoardClient(port) as client:
+        return int(re.search(r"uptime_ms=(\d+)", client.command("stats"))[1])
 
 
 @pytest.mark.parametrize("name", [pytest.param(b, marks=emulated) for b in FAULTING])
