@@ -255,6 +255,11 @@ static inline int tr_finite(float x) {
     return (tr_bits(x) & 0x7F800000u) != 0x7F800000u;
 }
 
+/* Adapter factors lie in [-65504, 65504], so that no product with them overflows. */
+static inline int tr_factor_ok(float x) {
+    return x >= -65504.0f && x <= 65504.0f;
+}
+
 /* The words of an even row and the next of T2 from those of T2D. */
 static inline void tr_unmerge(uint32_t even, uint32_t odd, tr_u32 rows[2]) {
     uint32_t swap = (even ^ odd) & 0xCCCCCCCCu;

@@ -139,6 +139,12 @@ class _Reader:
     def region(self, least: int = 0) -> Region:
         return Region(self.address("base"), self.size("bytes", least))
 
+    def matching(self, key: str, pattern: str, expected: str) -> str:
+        value = self.text(key)
+        if not re.fullmatch(pattern, value):
+            self.fail(self.name(key), expected, value)
+        return value
+
     def regions(self, key: str) -> tuple[Region, ...]:
         value = self.data.get(key, [])
         if not isinstance(value, list):
@@ -169,22 +175,29 @@ def load_manifest(path: Path) -> Board:
     ):
         block.fail("ternio.emulator", 'an object of the kind "qemu" or "process"', emulator)
     if emulator.get("kind") == "qemu":
-        _Reader(path, emulator, "ternio.emulator").text("machine")
+        machine = _Reader(path, emulator, "ternio.emulator")
+        machine.matching("machine", r"[A-Za-z0-9_.-]+", "the name of a machine of QEMU")
     if "watchdog" in block.data:
         watchdog = block.object("watchdog")
         watchdog.address("base")
         watchdog.size("hz", least=1)
+    flags = block.data.get("cflags")
+    if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
+        block.fail("ternio.cflags", "a list of compiler flags", flags)
+    clock = _Reader(path, block.data.get("clock", {}), "ternio.clock")
+    for key in clock.data:
+        clock.size(key, least=1)
     board = Board(
         name=path.stem,
         title=top.text("name"),
-        family=block.text("family"),
-        chip=block.text("chip"),
-        core=block.text("core"),
+        family=block.matching("family", r"[a-z0-9_]+", "a folder's name: a-z, 0-9 and _"),
+        chip=block.matching("chip", r"[\w .,()'/+-]+", "a chip's name"),
+        core=block.matching("core", r"cortex-m\d+\w*|host", 'a core such as "cortex-m4f"'),
         flash=flash.region(least=1),
         firmware_bytes=flash.size("firmware_bytes"),
         ram=ram.region(least=1),
         arena_bytes=block.size("arena_bytes", least=1),
-        stack_bytes=block.size("stack_bytes"),
+        stack_bytes=block.size("stack_bytes", least=1024),
         rx_ring_bytes=link.size("rx_ring_bytes", least=1),
         frame_bytes=link.size("frame_bytes", least=128),
         window_bytes=link.size("window_bytes"),

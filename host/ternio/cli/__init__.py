@@ -52,6 +52,9 @@ class Program(TyperGroup):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Runs the program; errors in usage are one line like all others."""
         extra["standalone_mode"] = False
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # a letter that the terminal lacks is no error
+                stream.reconfigure(errors="replace")
         try:
             status = super().main(*args, **extra)
         except ClickException as error:

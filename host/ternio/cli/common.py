@@ -53,9 +53,25 @@ def emit(data: dict[str, Any]) -> None:
     typer.echo(json.dumps(data, ensure_ascii=False))
 
 
+def show_table(table: Any) -> None:
+    """A rich table: as wide as it likes where stdout is no terminal; cells are never cut."""
+    from rich.console import Console
+
+    for column in table.columns:
+        column.overflow = "fold"
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
 def command(start: str, *words: object) -> str:
     """A command line to copy: `start` as it is, the other words quoted where a shell needs it."""
     return f"{start} {shlex.join(map(str, words))}"
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all."""
+    from ternio.files import write_whole
+
+    write_whole(path, lambda file: file.write(data))
 
 
 @contextmanager

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import BoardOption, JsonOption, PortOption, emit, example, note, progress, say
+from .common import (
+    BoardOption,
+    JsonOption,
+    PortOption,
+    emit,
+    example,
+    note,
+    progress,
+    say,
+    show_table,
+)
 
 PartOption = Annotated[str, typer.Option("--part", help="Which part of a data set: train or test.")]
 GainOption = Annotated[
@@ -154,10 +164,9 @@ def _report_all(results, examples, labels, native: bool, as_json: bool) -> None:
 
 
 def _print_confusion(confusion, labels) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("labelled \\ answered", *labels, box=None, pad_edge=False)
     for name, row in zip(labels, confusion, strict=True):
         table.add_row(name, *(str(count) if count else "." for count in row))
-    Console().print(table)
+    show_table(table)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import BoardOption, JsonOption, command, emit, example, say
+from .common import BoardOption, JsonOption, command, emit, example, say, show_table, write_file
 
 if TYPE_CHECKING:
     from ternio.blob import Blob
@@ -95,9 +95,9 @@ def pack(
     if target:
         require_fit(blob, target)
     agreed = agreement(blob, trained, options)
-    _write(path, blob.encode())
+    write_file(path, blob.encode())
     if array is not None:
-        _write(array, c_array(blob).encode())
+        write_file(array, c_array(blob).encode())
     if as_json:
         about = {"file": str(path), **facts(blob), "board": target and target.name, **fit(parts)}
         emit({**about, "agreement": agreed and asdict(agreed)})
@@ -136,15 +136,6 @@ def _options(
     room = input_room(trained.config, board) if board else None
     merge = bool(board) and board.core in CORES_WITH_DSP
     return Options(adapt, rank, scale, targets, float_dtype, room, kv, merge_rows=merge)
-
-
-def _write(path: Path, data: bytes) -> None:
-    from ternio.errors import BlobError
-
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise BlobError(f"cannot write {path}: {error.strerror}") from None
 
 
 def facts(blob: Blob) -> dict[str, Any]:
@@ -202,7 +193,6 @@ def show_account(parts: list[Part], board: str) -> None:
     """The account of a board as a table."""
     if not parts:
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("memory", f"part on {board}", box=None, pad_edge=False)
@@ -211,4 +201,4 @@ def show_account(parts: list[Part], board: str) -> None:
     for p in parts:
         has, missing = ("" if n is None else str(n) for n in (p.has, p.missing or None))
         table.add_row(p.memory, p.name, str(p.needs), has, missing)
-    Console().print(table)
+    show_table(table)
