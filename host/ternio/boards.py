@@ -17,6 +17,8 @@ from typing import Any
 from ternio.errors import BoardError
 from ternio.paths import share_dir
 
+CORES_WITH_DSP = ("cortex-m4", "cortex-m4f", "cortex-m7", "cortex-m33")
+
 
 @dataclass(frozen=True)
 class Region:
@@ -67,6 +69,11 @@ class Board:
     def is_native(self) -> bool:
         """True for the board that is a process on this computer."""
         return self.emulator.get("kind") == "process"
+
+    @property
+    def merges_rows(self) -> bool:
+        """True for a core that is fastest on the layout WD: one with DSP but without Helium."""
+        return self.core in CORES_WITH_DSP
 
     @property
     def is_emulated(self) -> bool:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ternio.checkpoint import Checkpoint
     from ternio.compile import Options, Part
 
-CORES_WITH_DSP = ("cortex-m4", "cortex-m4f", "cortex-m7", "cortex-m33")
-
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the command line."""
@@ -134,7 +132,7 @@ def _options(
     if adapt is None:
         adapt = trained.kind != "lm" and (board is None or board.adapts)
     room = input_room(trained.config, board) if board else None
-    merge = bool(board) and board.core in CORES_WITH_DSP
+    merge = bool(board) and board.merges_rows
     return Options(adapt, rank, scale, targets, float_dtype, room, kv, merge_rows=merge)
 
 
