@@ -241,7 +241,7 @@ static tr_status check_io(const tr_io *io, const tr_model *model) {
 /* ---- labels and vocabulary ---- */
 
 enum { VOCABULARY_CHARACTERS = 1, VOCABULARY_BYTES = 2 };
-enum { ANY_OTHER = 0xFFFFFFFFu };
+static const uint32_t ANY_OTHER = 0xFFFFFFFFu;
 
 static tr_status check_labels(const uint8_t *p, uint32_t bytes, uint32_t count) {
     for (; count; --count) {

@@ -11,8 +11,8 @@ from device_harness import ROOT, Machine
 def test_infer_example(library, tmp_path):
     device = ROOT / "device"
     sources = [device / "examples/infer.c", *sorted((device / "src").rglob("*.c"))]
-    command = ["cc", "-Wall", "-Wextra", "-Werror", f"-I{device}/include", *map(str, sources)]
-    subprocess.run([*command, "-o", str(tmp_path / "infer")], check=True)
+    command = ["cc", "-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", f"-I{device}/include"]
+    subprocess.run([*command, *sources, "-o", str(tmp_path / "infer")], check=True)
     (tmp_path / "example.tern").write_bytes(example().build())
     (tmp_path / "window.bin").write_bytes(windows(1).tobytes())
 
