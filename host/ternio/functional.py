@@ -6,9 +6,13 @@ Each is one operation of the engine and one node on its tape. Shapes are row-maj
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
+import numpy as np
+
 from ._engine import lib
+from .errors import ModelError
 from .tensor import Tensor, apply, concatenate
 
 
@@ -114,8 +118,15 @@ def conv1d(
     Args:
         padding: zeros on both sides, or (left, right); (kernel - 1, 0) makes it causal.
     """
-    left, right = (padding, padding) if isinstance(padding, int) else padding
-    return apply(lib.te_conv1d, x, weight, bias, stride, left, right)
+    try:
+        left, right = np.broadcast_to(np.array(padding), 2)
+        sizes = [operator.index(size) for size in (stride, left, right)]
+    except (TypeError, ValueError):
+        raise ModelError(
+            f"conv1d: stride {stride!r}, padding {padding!r}: expected whole numbers, padding one "
+            "or (left, right)"
+        ) from None
+    return apply(lib.te_conv1d, x, weight, bias, *sizes)
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:

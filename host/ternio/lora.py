@@ -62,13 +62,13 @@ class LoRALinear(Module):
 
 
 def add(
-    model: Module, targets: Iterable[str] = TARGETS, rank: int = 4, scale: float = 2.0
+    model: Module, targets: Iterable[str] | str = TARGETS, rank: int = 4, scale: float = 2.0
 ) -> list[str]:
     """Freezes a model and puts side paths on the layers whose paths match.
 
     Args:
         model: changed in place.
-        targets: patterns of module paths or of their last part, `*` matches anything.
+        targets: patterns of module paths or of their last part, `*` matches anything; or one.
         rank: 1..64.
         scale: factor of the side paths.
 
@@ -78,9 +78,11 @@ def add(
     Raises:
         ModelError: nothing matches, or the model has side paths already.
     """
-    if not 1 <= rank <= 64:
+    if not (isinstance(rank, int) and 1 <= rank <= 64):
         raise ModelError(f"LoRA rank {rank}; expected 1..64")
-    patterns = tuple(targets)
+    if not math.isfinite(scale):
+        raise ModelError(f"LoRA scale {scale}; expected a finite number")
+    patterns = (targets,) if isinstance(targets, str) else tuple(targets)
     if has_factors(model):
         raise ModelError("the model has LoRA factors already; remove() them first")
     linear = _linear_layers(model)
@@ -97,7 +99,7 @@ def has_factors(model: Module) -> bool:
 
 
 def remove(model: Module, keep: bool = False) -> None:
-    """Takes the side paths away and frees all parameters.
+    """Takes the side paths away; parameters train again that did before add().
 
     Args:
         model: changed in place.
@@ -108,10 +110,14 @@ def remove(model: Module, keep: bool = False) -> None:
     for path, layer in _layers(model):
         if keep and layer.unmerged is None:
             raise ModelError(f"{path}: its factors would be lost; merge() them first")
-    for path, layer in _layers(model):
-        owner, name = _owner(model, path)
-        setattr(owner, name, layer.base)
+    for path, layer in list(model.named_modules()):
+        if isinstance(layer, LoRALinear):
+            _put(model, path, layer.base)
     model.requires_grad_(True)
+    frozen = getattr(model, "frozen_before_lora", ())
+    for name, parameter in model.named_parameters():
+        if name in frozen:
+            parameter.requires_grad = False
 
 
 def merge(model: Module) -> None:
@@ -124,6 +130,8 @@ def merge(model: Module) -> None:
     for path, layer in layers:
         if isinstance(layer.base, BitLinear):
             raise ModelError(f"{path}: a ternary layer cannot take up its factors")
+        if _holders(model, layer.base.weight) > 1:
+            raise ModelError(f"{path}: its weight is another layer's as well, merging changes both")
     for _, layer in layers:
         if layer.unmerged is None:
             weight = layer.base.weight.numpy()
@@ -236,8 +244,18 @@ def _finite(state: dict[str, np.ndarray]) -> bool:
 
 
 def _layers(model: Module) -> list[tuple[str, LoRALinear]]:
-    """Layers with a side path, by path."""
-    return [(p, m) for p, m in model.named_modules() if isinstance(m, LoRALinear)]
+    """Layers with a side path, by path; one of two names once."""
+    found = {}
+    for path, module in model.named_modules():
+        if isinstance(module, LoRALinear):
+            found.setdefault(id(module), (path, module))
+    return list(found.values())
+
+
+def _holders(model: Module, parameter: Parameter) -> int:
+    """Modules that have a parameter for an attribute."""
+    modules = {id(module): module for _, module in model.named_modules()}.values()
+    return sum(any(v is parameter for v in vars(module).values()) for module in modules)
 
 
 def _linear_layers(model: Module) -> dict[str, Linear | BitLinear]:
@@ -255,10 +273,25 @@ def _factors(model: Module) -> dict[str, Parameter]:
 
 def _attach(model: Module, layers: dict[str, tuple[int, float]]) -> None:
     """Freezes the model and puts side paths of a rank and scale on layers."""
+    bases = _linear_layers(model)
+    for path in layers:
+        if not path or isinstance(_owner(model, path)[0], tuple):
+            raise ModelError(
+                f"{path or 'the model itself'}: cannot be replaced by a layer with factors; hold "
+                "it in an attribute, a list or a dictionary of a module"
+            )
+    model.frozen_before_lora = tuple(
+        name for name, p in model.named_parameters() if not p.requires_grad
+    )
     model.requires_grad_(False)
+    made: dict[int, LoRALinear] = {}  # a layer of two names gets one side path
     for path, (rank, scale) in layers.items():
-        owner, name = _owner(model, path)
-        setattr(owner, name, LoRALinear(getattr(owner, name), rank, scale))
+        base = bases[path]
+        if id(base) not in made:
+            made[id(base)] = LoRALinear(base, rank, scale)
+    for path, base in bases.items():
+        if id(base) in made:
+            _put(model, path, made[id(base)])
 
 
 def _matches(path: str, pattern: str) -> bool:
@@ -266,12 +299,29 @@ def _matches(path: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(last, pattern)
 
 
-def _owner(model: Module, path: str) -> tuple[Module, str]:
-    """The module that holds the layer at `path`, and the attribute's name."""
-    *parents, name = path.split(".")
+def _owner(model: Module, path: str) -> tuple[object, str]:
+    """What holds the module at `path` (a module, list, tuple or dictionary), and its name there."""
     owner: object = model
+    *parents, name = path.split(".")
     for part in parents:
-        owner = owner[int(part)] if isinstance(owner, list) else getattr(owner, part)
-    if not isinstance(owner, Module):
-        raise ModelError(f"{path}: layers in a list cannot take LoRA; name it as an attribute")
+        owner = _get(owner, part)
     return owner, name
+
+
+def _get(owner: object, name: str) -> object:
+    if isinstance(owner, (list, tuple)):
+        return owner[int(name)]
+    if isinstance(owner, dict):
+        return next(item for key, item in owner.items() if str(key) == name)
+    return getattr(owner, name)
+
+
+def _put(model: Module, path: str, module: Module) -> None:
+    """Replaces the module at `path`."""
+    owner, name = _owner(model, path)
+    if isinstance(owner, list):
+        owner[int(name)] = module
+    elif isinstance(owner, dict):
+        owner[next(key for key in owner if str(key) == name)] = module
+    else:
+        setattr(owner, name, module)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -87,6 +88,21 @@ class Parameter(Tensor):
         return self
 
 
+_Kind = TypeVar("_Kind")
+
+
+def _inside(name: str, value: object, kind: type[_Kind]) -> Iterator[tuple[str, _Kind]]:
+    """A value of a kind, or those in (nested) lists, tuples and dictionaries, with their paths."""
+    if isinstance(value, kind):
+        yield name, value
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _inside(f"{name}.{i}", item, kind)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _inside(f"{name}.{key}", item, kind)
+
+
 class Module:
     """Base of layers and models; what it consists of is found in its attributes and their lists."""
 
@@ -100,14 +116,11 @@ class Module:
         return self.forward(*args)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """Modules directly below, as (name, module); those in a list as `name.index`."""
+        """Modules directly below, as (name, module); those in a list or dictionary as
+        `name.index`.
+        """
         for name, value in vars(self).items():
-            if isinstance(value, Module):
-                yield name, value
-            elif isinstance(value, (list, tuple)):
-                yield from (
-                    (f"{name}.{i}", m) for i, m in enumerate(value) if isinstance(m, Module)
-                )
+            yield from _inside(name, value, Module)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module ("" unless a prefix is given) and all below, as (path, module)."""
@@ -119,10 +132,11 @@ class Module:
         """All parameters as (path, parameter); one that is shared appears once."""
         seen: set[int] = set()
         for path, module in self.named_modules():
-            for name, value in vars(module).items():
-                if isinstance(value, Parameter) and id(value) not in seen:
-                    seen.add(id(value))
-                    yield f"{path}.{name}" if path else name, value
+            for attribute, value in vars(module).items():
+                for name, parameter in _inside(attribute, value, Parameter):
+                    if id(parameter) not in seen:
+                        seen.add(id(parameter))
+                        yield f"{path}.{name}" if path else name, parameter
 
     def parameters(self) -> Iterator[Parameter]:
         """All parameters."""
@@ -329,6 +343,8 @@ class Attention(Module):
         qk_norm: bool = False,
         norm_eps: float = 1e-5,
     ) -> None:
+        if heads < 1 or width % heads:
+            raise ModelError(f"attention of width {width} cannot have {heads} heads")
         self.heads, self.kv_heads = heads, kv_heads or heads
         self.causal, self.rope_base, self.head_dim = causal, rope_base, width // heads
         shared = self.kv_heads * self.head_dim

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -109,6 +110,10 @@ class Optimizer:
         for name, view in views.items():
             if state[name].shape != view.shape:
                 raise ModelError(f"optimiser state {name}: expected shape {list(view.shape)}")
+            if not np.isfinite(state[name]).all():
+                raise ModelError(f"optimiser state {name}: expected finite values")
+        if int(state["steps"]) < 0:
+            raise ModelError(f"optimiser state: {int(state['steps'])} steps")
         for name, view in views.items():
             view[...] = state[name]
         lib.te_optim_set_steps(self.pointer, int(state["steps"]))
@@ -203,7 +208,12 @@ class Chuck(Optimizer):
         for name, value in {**given, **settings}.items():
             if not hasattr(values, name):
                 raise ModelError(f"chuck: there is no setting {name!r}")
-            setattr(values, name, value)
+            try:
+                setattr(values, name, value)
+            except TypeError:
+                raise ModelError(f"chuck: {name} = {value!r}: expected a whole number") from None
+            if name not in given and not math.isfinite(value):
+                raise ModelError(f"chuck: {name} = {value}: expected a finite number")
         super().__init__(lambda c: lib.te_chuck(c, values), params, lr, decays)
 
     def trace(self, parameter: int | None = None) -> dict[str, float]:
@@ -251,6 +261,8 @@ def clip_grad_norm_(optimizer: Optimizer, max_norm: float) -> float:
         the norm before; when it is not finite the gradients are left alone, and the step should
         be skipped.
     """
+    if not max_norm > 0:
+        raise ModelError(f"clip_grad_norm_: a norm of {max_norm}; expected one above 0")
     return lib.te_clip_grad_norm(optimizer.pointer, max_norm)
 
 

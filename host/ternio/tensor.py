@@ -7,7 +7,7 @@ memory goes when the last of them does, whatever became of the tape.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -174,6 +174,11 @@ class Tensor:
             raise TypeError("len() of a tensor without dimensions")
         return self.shape[0]
 
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.ndim:
+            raise TypeError("iteration over a tensor without dimensions")
+        return (self[i] for i in range(self.shape[0]))
+
     def __repr__(self) -> str:
         grad = ", requires_grad=True" if self.requires_grad else ""
         values = np.array2string(self.numpy(), threshold=20, precision=4, separator=", ")
@@ -211,8 +216,14 @@ class Tensor:
         """Adds the gradients of this scalar to `.grad` of what it was computed from.
 
         Args:
-            retain_tape: keep the recorded operations, to read them; else the tape starts anew.
+            retain_tape: keep the recorded operations, to read them; else the tape starts anew,
+                and what was computed before counts as a constant from here on.
         """
+        if not self.requires_grad:
+            raise ModelError(
+                "backward() of a tensor that no parameter took part in, so that there is nothing "
+                "to differentiate by"
+            )
         try:
             self.context.check(lib.te_backward(self.context.pointer, self.pointer) == lib.TE_OK)
         finally:

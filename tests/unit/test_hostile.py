@@ -176,3 +176,49 @@ def test_what_a_freed_context_made_stays():
     del optimizer, view
     gc.collect()
     np.testing.assert_allclose(gradient, 4 / 3)
+
+
+def test_backward_without_a_parameter_is_no_silence():
+    x = Tensor(np.ones(3, np.float32))
+    with pytest.raises(ModelError, match="no parameter took part"):
+        (x * x).mean().backward()
+
+
+def test_norms_to_clip_to_are_above_zero():
+    optimiser = optim.AdamW([nn.Parameter(2, 2)])
+    for norm in (-1.0, 0.0, float("nan")):
+        with pytest.raises(ModelError, match="clip_grad_norm_"):
+            optim.clip_grad_norm_(optimiser, norm)
+
+
+def test_iteration_is_that_of_rows():
+    x = Tensor(np.arange(6, dtype=np.float32).reshape(3, 2))
+    assert [row.numpy().tolist() for row in x] == [[0, 1], [2, 3], [4, 5]]
+    with pytest.raises(TypeError):
+        list(Tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"noise": float("nan")}, {"window": 16.5}, {"window": "x"}], ids=str
+)
+def test_settings_of_chuck(settings):
+    with pytest.raises(ModelError, match="chuck"):
+        optim.Chuck([nn.Parameter(2, 2)], **settings)
+
+
+def test_states_of_optimisers_are_checked():
+    optimiser = optim.AdamW([nn.Parameter(2, 2)])
+    state = optimiser.state_dict()
+    bad = {**state, "0.0": np.full((2, 2), np.nan, np.float32)}
+    for wrong in (bad, {**state, "steps": np.array(-5)}):
+        with pytest.raises(ModelError, match="optimiser state"):
+            optimiser.load_state_dict(wrong)
+
+
+def test_sizes_that_do_not_divide():
+    with pytest.raises(ModelError, match="width 10 cannot have 4 heads"):
+        nn.Attention(10, 4)
+    x, w = Tensor(np.ones((1, 5, 2), np.float32)), Tensor(np.ones((3, 3, 2), np.float32))
+    with pytest.raises(ModelError, match="conv1d"):
+        F.conv1d(x, w, padding="same")
+    assert F.conv1d(x, w, padding=np.int64(1)).shape == (1, 5, 3)

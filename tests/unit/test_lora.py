@@ -9,6 +9,7 @@ from ternio.checkpoint import Checkpoint, save_checkpoint
 from ternio.data import Vocabulary, make_corpus
 from ternio.errors import ModelError
 from ternio.models import Classifier, ClassifierConfig, LanguageModel, LanguageModelConfig
+from ternio.tensor import Tensor
 from ternio.train import TextConfig, fit_text
 
 X = np.random.default_rng(0).standard_normal((4, 10, 3))
@@ -165,3 +166,77 @@ def test_checkpoints_hold_no_factors(tmp_path):
     lora.add(model, rank=2)
     with pytest.raises(ModelError, match="the model has LoRA factors"):
         save_checkpoint(tmp_path / "m.ckpt", Checkpoint(model))
+
+
+class Nested(nn.Module):
+    """Layers in a list, a dictionary and a tuple, and parameters in a list."""
+
+    def __init__(self) -> None:
+        self.steps = [nn.Linear(4, 8), [nn.Linear(8, 8)]]
+        self.named = {"out": nn.BitLinear(8, 4)}
+        self.fixed = (nn.Linear(4, 4),)
+        self.gains = [nn.Parameter(4)]
+
+    def forward(self, x):
+        return self.fixed[0](self.named["out"](self.steps[1][0](self.steps[0](x)))) + self.gains[0]
+
+
+def test_layers_in_lists_and_dictionaries():
+    model = Nested()
+    assert "gains.0" in model.state_dict() and "named.out.weight" in model.state_dict()
+    with pytest.raises(ModelError, match=r"fixed\.0"):
+        lora.add(model, "*")
+    assert all(p.requires_grad for p in model.parameters()) and not lora.has_factors(model)
+    assert lora.add(model, ["steps.*", "out"]) == ["steps.0", "steps.1.0", "named.out"]
+    x = Tensor(np.ones((2, 4), np.float32))
+    before = model(x).numpy().copy()
+    for name, factor in lora.state_dict(model).items():
+        assert factor.any() == name.endswith(".a")
+    lora.remove(model)
+    np.testing.assert_array_equal(model(x).numpy(), before)
+
+
+@pytest.mark.parametrize(
+    "options", [{"rank": 2.5}, {"scale": float("nan")}, {"targets": "nothing"}], ids=str
+)
+def test_what_cannot_be_added_changes_nothing(options):
+    model = Nested()
+    with pytest.raises(ModelError):
+        lora.add(model, **{"targets": "out", **options})
+    assert all(p.requires_grad for p in model.parameters()) and not lora.has_factors(model)
+
+
+class Twice(nn.Module):
+    """One layer under two names."""
+
+    def __init__(self) -> None:
+        self.first = nn.Linear(3, 3)
+        self.head = self.first
+
+    def forward(self, x):
+        return self.head(self.first(x))
+
+
+def test_a_layer_of_two_names_gets_one_side_path():
+    model, x = Twice(), Tensor(np.ones((2, 3), np.float32))
+    model.first.bias.requires_grad = False
+    before = model(x).numpy().copy()
+    lora.add(model, "*", rank=2)
+    assert model.first is model.head
+    for factor in (model.first.a, model.first.b):
+        factor.numpy()[...] = 0.5
+    beside = model(x).numpy().copy()
+    assert not np.array_equal(beside, before)
+    lora.merge(model)
+    np.testing.assert_allclose(model(x).numpy(), beside, rtol=1e-5)
+    lora.remove(model)
+    np.testing.assert_array_equal(model(x).numpy(), before)
+    assert not model.first.bias.requires_grad and model.first.weight.requires_grad
+
+
+def test_a_shared_weight_is_not_merged():
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    model.layers[1].weight = model.layers[0].weight
+    lora.add(model, "layers.0")
+    with pytest.raises(ModelError, match="another layer's as well"):
+        lora.merge(model)
