@@ -31,7 +31,8 @@ tr_status tr_adapter_check(const tr_model *model, const void *file, uint32_t byt
         return TR_ERR_CHECKSUM;
     if (memcmp(adapter->digest, model->digest, sizeof adapter->digest) != 0) return TR_ERR_MISMATCH;
     if (!model->adapter_floats || adapter->floats != model->adapter_floats) return TR_ERR_HEADER;
-    if (bytes != tr_adapter_bytes(model) || adapter->reserved) return TR_ERR_HEADER;
+    if (bytes != tr_adapter_bytes(model) || adapter->reserved || adapter->steps >> 31)
+        return TR_ERR_HEADER;
     if (!tr_finite(adapter->loss) || !factors_ok(adapter->factors, adapter->floats))
         return TR_ERR_VALUE;
     return TR_OK;

@@ -236,6 +236,12 @@ def _require_sound(board: Board) -> None:
             f"{path}: ternio.link.rx_ring_bytes should be a power of two, found "
             f"{board.rx_ring_bytes}"
         )
+    needed = board.arena_bytes + board.stack_bytes + 2 * board.frame_bytes + board.rx_ring_bytes
+    if needed > board.ram.bytes:
+        raise BoardError(
+            f"{path}: arena, stack and link buffers of {needed} bytes do not fit ternio.ram.bytes, "
+            f"{board.ram.bytes}"
+        )
     firmware = Region(board.flash.base, board.firmware_bytes)
     slots = [*board.model_slots, *board.adapter_slots]
     for slot in slots:

@@ -284,6 +284,7 @@ def changed(data: bytes, offset: int, new: bytes) -> bytes:
         (8, b"\1", "TR_ERR_HEADER"),
         (0x10, b"\0\1\2\3", "TR_ERR_MISMATCH"),
         (0x30, b"\x0f", "TR_ERR_HEADER"),
+        (0x37, b"\x80", "TR_ERR_HEADER"),
         (0x38, struct.pack("<f", np.nan), "TR_ERR_VALUE"),
         (0x3C, b"\1", "TR_ERR_HEADER"),
         (0x48, struct.pack("<f", np.inf), "TR_ERR_VALUE"),

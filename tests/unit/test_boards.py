@@ -91,6 +91,7 @@ def test_unknown_names_say_which_there_are():
         (["ternio", "family"], "../../etc", "ternio.family should be a folder's name"),
         (["ternio", "chip"], 'x"\n#error', "ternio.chip should be a chip's name"),
         (["ternio", "clock", "cpu_hz"], 0, "ternio.clock.cpu_hz should be a whole number"),
+        (["ternio", "arena_bytes"], 10**30, "do not fit ternio.ram.bytes"),
         (["ternio", "stack_bytes"], 1, "ternio.stack_bytes should be a whole number of at least"),
         (["ternio", "emulator", "machine"], "a b", "emulator.machine should be the name of"),
     ],

@@ -53,6 +53,8 @@ class AdapterFile:
             )
         if zlib.crc32(data[0x10:]) != crc:
             raise BlobError("adapter damaged: the CRC-32 is wrong")
+        if steps >> 31:
+            raise BlobError(f"adapter malformed: {steps} steps")
         factors = np.frombuffer(data, "<f4", count, HEADER_BYTES).astype(np.float32)
         if any(data[0x3C:0x40]) or not math.isfinite(loss):
             raise BlobError("adapter malformed: the loss is not finite or a reserved byte not zero")

@@ -31,7 +31,9 @@ def adapt(
     data: DataArgument,
     board: BoardOption = None,
     port: PortOption = None,
-    steps: Annotated[int, typer.Option("--steps", "-n", min=1, help="Single-example steps.")] = 200,
+    steps: Annotated[
+        int, typer.Option("--steps", "-n", min=1, max=10**7, help="Single-example steps.")
+    ] = 200,
     per_class: Annotated[
         int, typer.Option("--per-class", min=1, help="Examples of each class.")
     ] = 10,
@@ -70,9 +72,8 @@ def adapt(
     with connect(board, port) as client:
         info = require_model(client)
         if not info.adapt_arena:
-            raise LinkError(
-                f"{info.model} was packed without adaptation: pack it without --no-adapt"
-            )
+            why = "boards adapt classifiers only" if info.is_stream else "pack it with --adapt"
+            raise LinkError(f"{info.model} was packed without adaptation: {why}")
         examples = load_examples(data, info, **how)
         for line in examples.notes:
             note(line)

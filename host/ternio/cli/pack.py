@@ -77,11 +77,16 @@ def pack(
     from ternio.boards import load_board
     from ternio.checkpoint import load_checkpoint
     from ternio.compile import account, agreement, pack_checkpoint, require_fit
+    from ternio.errors import DataError
 
     target = load_board(board) if board else None
     path = output or checkpoint.with_suffix(".tern")
     trained = load_checkpoint(checkpoint)
     trained.name = name or trained.name
+    if not 0 < abs(scale) <= 1e6:
+        raise DataError(f"--scale {scale:g}: expected a number other than 0, at most 1e6")
+    if path.exists() and path.samefile(checkpoint):
+        raise DataError(f"{path}: is the checkpoint itself; name another file to write to")
     names = tuple(t.strip() for t in targets.split(",") if t.strip())
     options = _options(trained, target, adapt, rank, scale, names, float_dtype, kv)
     options = replace(options, integer_rows=not float_rows)

@@ -262,7 +262,8 @@ def _read_wide(table: Table, label_column: int) -> RawDataset:
         numbers = [int(_NUMBERED.match(header[c])["index"]) for c in columns]  # type: ignore[index]
         if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
             raise DataError(
-                f"{table.name}: the columns of {name!r} are not numbered in one ascending run"
+                f"{table.name}: the columns of {name!r} are not numbered in one ascending run; "
+                "where each row is one sample of a recording, use --window"
             )
     return _rows_as_examples(table, label_column, groups)
 
