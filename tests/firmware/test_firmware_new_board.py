@@ -151,7 +151,7 @@ def test_a_new_family_is_one_small_file(tmp_path, virtual):
         "arena_bytes": 16384,
         "stack_bytes": 4096,
         "console": {"uart": "UART0", "baud": 115200},
-        "slots": slots(0x20000, 65536, 4096),
+        "slots": slots(0x20000, 57344, 4096),
         "emulator": {"kind": "qemu", "machine": "lm3s6965evb"},
         "ram_slots": slots(0x20009000, 8192, 2048),
     }
