@@ -211,11 +211,15 @@ class Tensor:
         """Adds the gradients of this scalar to `.grad` of what it was computed from.
 
         Args:
-            retain_tape: keep the recorded operations, to read them; else the tape starts anew.
+            retain_tape: keep the recorded operations, to read them; else the tape starts anew, and
+                what only it held is given up along the way.
         """
+        context = self.context.pointer
+        lib.te_set_single_use(context, int(not retain_tape))
         try:
-            self.context.check(lib.te_backward(self.context.pointer, self.pointer) == lib.TE_OK)
+            self.context.check(lib.te_backward(context, self.pointer) == lib.TE_OK)
         finally:
+            lib.te_set_single_use(context, 0)
             if not retain_tape:
                 self.context.reset()
 
