@@ -11,9 +11,9 @@ uint32_t tr_adapter_bytes(const tr_model *model) {
     return (uint32_t)sizeof(tr_adapter_file) + 4 * model->adapter_floats;
 }
 
-static int all_finite(const float *x, uint32_t count) {
+static int factors_ok(const float *x, uint32_t count) {
     for (uint32_t k = 0; k < count; ++k) {
-        if (!tr_finite(x[k])) return 0;
+        if (!tr_factor_ok(x[k])) return 0;
     }
     return 1;
 }
@@ -31,8 +31,9 @@ tr_status tr_adapter_check(const tr_model *model, const void *file, uint32_t byt
         return TR_ERR_CHECKSUM;
     if (memcmp(adapter->digest, model->digest, sizeof adapter->digest) != 0) return TR_ERR_MISMATCH;
     if (!model->adapter_floats || adapter->floats != model->adapter_floats) return TR_ERR_HEADER;
-    if (bytes != tr_adapter_bytes(model) || adapter->reserved) return TR_ERR_HEADER;
-    if (!tr_finite(adapter->loss) || !all_finite(adapter->factors, adapter->floats))
+    if (bytes != tr_adapter_bytes(model) || adapter->reserved || adapter->steps >> 31)
+        return TR_ERR_HEADER;
+    if (!tr_finite(adapter->loss) || !factors_ok(adapter->factors, adapter->floats))
         return TR_ERR_VALUE;
     return TR_OK;
 }
@@ -207,7 +208,7 @@ void tr_optimize(const tr_call *call) {
                 move = m[k];
             }
             float next = theta[k] * keep - config->lr * move;
-            if (tr_finite(next)) theta[k] = next;
+            if (tr_factor_ok(next)) theta[k] = next;
         }
         ++session->steps;
     }

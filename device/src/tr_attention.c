@@ -12,7 +12,7 @@ typedef struct {
     float scale;    /* 1 / sqrt(n2) */
 } attention;
 
-static attention attention_of(const tr_call *call) {
+static TR_SMALL attention attention_of(const tr_call *call) {
     attention at;
     at.seen = call->i->flags & TR_FLAG_CAUSAL ? call->t + 1 : call->rows;
     at.width = call->i->n2;
@@ -22,7 +22,8 @@ static attention attention_of(const tr_call *call) {
 }
 
 /* p[seen] = softmax(scale * K q) */
-static void probabilities(const attention *at, const float *q, const float *k, float *p) {
+static TR_NOINLINE TR_SMALL void probabilities(const attention *at, const float *q, const float *k,
+                                               float *p) {
     float top = 0.0f, sum = 0.0f;
     for (uint32_t j = 0; j < at->seen; ++j) {
         p[j] = tr_dot(q, k + j * at->pitch, at->width) * at->scale;
@@ -33,27 +34,14 @@ static void probabilities(const attention *at, const float *q, const float *k, f
     for (uint32_t j = 0; j < at->seen; ++j) p[j] *= inverse;
 }
 
-/* y[width] = sum over the seen rows j, first to last, of p[j] * rows[j]; four columns at a time. */
-static void weighted_sum(const attention *at, const float *p, const float *rows, float *y) {
-    uint32_t k = 0;
-    for (; k + 4 <= at->width; k += 4) {
-        const float *x = rows + k;
-        float y0 = 0.0f, y1 = 0.0f, y2 = 0.0f, y3 = 0.0f;
-        for (uint32_t j = 0; j < at->seen; ++j, x += at->pitch) {
-            y0 += p[j] * x[0];
-            y1 += p[j] * x[1];
-            y2 += p[j] * x[2];
-            y3 += p[j] * x[3];
-        }
-        y[k] = y0;
-        y[k + 1] = y1;
-        y[k + 2] = y2;
-        y[k + 3] = y3;
-    }
-    for (; k < at->width; ++k) {
-        float sum = 0.0f;
-        for (uint32_t j = 0; j < at->seen; ++j) sum += p[j] * rows[j * at->pitch + k];
-        y[k] = sum;
+/* y[width] = sum over the seen rows j, first to last, of p[j] * rows[j] */
+static TR_NOINLINE void weighted_sum(const attention *at, const float *p, const float *rows,
+                                     float *y) {
+    const uint32_t width = at->width;
+    memset(y, 0, width * sizeof *y);
+    for (const float *end = p + at->seen; p < end; ++p, rows += at->pitch) {
+        TR_UNROLL
+        for (uint32_t k = 0; k < width; ++k) y[k] += *p * rows[k];
     }
 }
 

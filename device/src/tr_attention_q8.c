@@ -71,7 +71,7 @@ static inline uint32_t power(uint32_t x) {
 }
 
 /* Products z of one head to scores, in their place; returns the largest. */
-static TR_NOINLINE int32_t scores(const tr_i16 *k, uint32_t seen, tr_i32 *z) {
+static TR_FAST int32_t scores(const tr_i16 *k, uint32_t seen, tr_i32 *z) {
     int32_t top = INT32_MIN;
     for (uint32_t j = 0; j < seen; ++j) {
         int32_t score = tr_mul_shift16(z[j], k[j]);
@@ -83,8 +83,8 @@ static TR_NOINLINE int32_t scores(const tr_i16 *k, uint32_t seen, tr_i32 *z) {
 
 /* Scores z of one of `heads` heads (1 or 2) to weights, in the order that tr_mix_i8 takes them;
  * returns the sum of p. w may be the memory of the first head's z. */
-static TR_NOINLINE uint32_t weights(const scales *s, int32_t top, const tr_i32 *z, tr_i16 *w,
-                                    uint32_t heads) {
+static TR_FAST uint32_t weights(const scales *s, int32_t top, const tr_i32 *z, tr_i16 *w,
+                                uint32_t heads) {
     const uint32_t seen = s->seen, limit = s->limit, left = s->left, right = s->right;
     const tr_i16 *g = s->g;
     uint32_t sum = 0, next = 1, other = 2 * heads - 1; /* from one of a pair to the next of w */

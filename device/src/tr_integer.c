@@ -16,18 +16,12 @@ static float q16_scale(const tr_i16 *q, uint32_t n) {
     return scale_behind(q, 2 * (uint32_t)tr_round_up(n, 8));
 }
 
-/* Zeros up to the end of a row of quantised values, and its scale. */
-static void close_row(void *row, uint32_t used, uint32_t padded, float s) {
-    memset((uint8_t *)row + used, 0, padded - used);
-    memcpy((uint8_t *)row + padded, &s, sizeof s);
-}
-
-static void close_q16(tr_i16 *q, uint32_t n, float s) {
-    close_row(q, 2 * n, 2 * (uint32_t)tr_round_up(n, 8), s);
+TR_SMALL TR_NOINLINE static void close_q16(tr_i16 *q, uint32_t n, float s) {
+    tr_close_row(q, 2 * n, 2 * (uint32_t)tr_round_up(n, 8), s);
 }
 
 static void close_q8(int8_t *q, uint32_t n, float s) {
-    close_row(q, n, (uint32_t)tr_round_up(n, 64), s);
+    tr_close_row(q, n, (uint32_t)tr_round_up(n, 64), s);
 }
 
 /* q[n] = 127 / m of v[n], m the largest of them; returns F. */

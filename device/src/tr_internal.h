@@ -40,8 +40,10 @@ typedef uint32_t TR_ALIAS tr_u32;
 #define TR_NOINLINE  __attribute__((noinline))
 #define TR_ALIGNED16 __attribute__((aligned(16)))
 #define TR_SMALL     __attribute__((cold)) /* seldom runs, or not for long: small before fast */
+#define TR_FAST      __attribute__((hot, noinline)) /* runs long, whoever calls it */
 #else
 #define TR_SMALL
+#define TR_FAST
 #define TR_NOINLINE
 #define TR_ALIGNED16
 #endif
@@ -208,27 +210,25 @@ typedef void tr_run(const tr_call *call);
 
 /* Forward and backward functions, each described by its line in the tables of FORMAT.md section 5.
  */
-tr_run tr_add, tr_meanpool, tr_rope, tr_lora_bwd;
+tr_run tr_lora_bwd, tr_ternary_t, tr_attention_bwd, tr_optimize;
+tr_run tr_swiglu_bwd, tr_rmsnorm_bwd;
 TR_SMALL tr_run tr_input, tr_zero, tr_copy, tr_mul, tr_scale, tr_linear, tr_linear_t, tr_lora;
-tr_run tr_quantize, tr_quantize16, tr_ternary, tr_ternary_t;
-tr_run tr_linear_i8, tr_attention_q8;
-tr_run tr_ternary16, tr_rope16, tr_narrow, tr_swiglu_q8, tr_norm_q8, tr_lora16;
-tr_run tr_rmsnorm, tr_rmsnorm_bwd;
+TR_SMALL tr_run tr_quantize, tr_quantize16, tr_ternary, tr_linear_i8, tr_attention_q8;
+TR_SMALL tr_run tr_ternary16, tr_rope16, tr_narrow, tr_norm_q8, tr_swiglu_q8, tr_lora16;
+TR_SMALL tr_run tr_add, tr_meanpool, tr_rmsnorm, tr_rope, tr_attention, tr_swiglu;
 TR_SMALL tr_run tr_embedding, tr_layernorm, tr_layernorm_bwd;
-tr_run tr_attention, tr_attention_bwd;
-tr_run tr_swiglu, tr_swiglu_bwd, tr_optimize;
 TR_SMALL tr_run tr_silu, tr_silu_bwd, tr_gelu, tr_gelu_bwd, tr_relu, tr_relu_bwd;
 TR_SMALL tr_run tr_cross_entropy;
 
 /* acc[n1] of TERNARY or TERNARY16. */
-void tr_ternary_sums(const tr_call *call, tr_i32 *acc);
+TR_SMALL void tr_ternary_sums(const tr_call *call, tr_i32 *acc);
 
 /* Checks every instruction of a program; `adapt` says which one it is. *work: see tr_model. */
 TR_SMALL tr_status tr_program_check(const tr_model *model, const tr_program *program,
                                     uint32_t count, int adapt, uint64_t *work);
 
 /* Runs a checked program over a session's arena; of a stream the row of the session's position. */
-void tr_program_run(tr_session *session, const tr_program *program, uint32_t count);
+TR_SMALL void tr_program_run(tr_session *session, const tr_program *program, uint32_t count);
 
 static inline uint64_t tr_splitmix64(uint64_t *state) { /* Steele, Lea and Flood 2014 */
     uint64_t z = *state += 0x9E3779B97F4A7C15u;
@@ -238,6 +238,12 @@ static inline uint64_t tr_splitmix64(uint64_t *state) { /* Steele, Lea and Flood
 }
 
 /* ---- small things ---- */
+
+/* dst q16[n] of a[n] */
+void tr_quantize_row16(tr_i16 *dst, const float *a, uint32_t n);
+
+/* Closes a row of quantised values: zeros from `used` bytes up to `padded`, then its scale. */
+void tr_close_row(void *row, uint32_t used, uint32_t padded, float s);
 
 static inline uint32_t tr_bits(float x) {
     uint32_t u;
@@ -253,6 +259,11 @@ static inline float tr_from_bits(uint32_t u) {
 
 static inline int tr_finite(float x) {
     return (tr_bits(x) & 0x7F800000u) != 0x7F800000u;
+}
+
+/* Adapter factors lie in [-65504, 65504], so that no product with them overflows. */
+static inline int tr_factor_ok(float x) {
+    return x >= -65504.0f && x <= 65504.0f;
 }
 
 /* The words of an even row and the next of T2 from those of T2D. */

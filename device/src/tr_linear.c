@@ -16,6 +16,13 @@ tr_weights tr_weights_of(const tr_call *call, const void *entry) {
     return w;
 }
 
+void tr_add_bias(const tr_call *call, const void *entry, uint32_t n) {
+    tr_weights bias = tr_weights_of(call, entry);
+    float *dst = call->dst;
+    if (!bias.data) return;
+    for (uint32_t k = 0; k < n; ++k) dst[k] += tr_weight_at(&bias, k);
+}
+
 /* sum + x[0] * y[0] + .. + x[3] * y[3], in this order; moves x and y on. VMLA rounds the product
  * before it adds. */
 static inline float dot4(const float **x, const float **y, float sum) {
@@ -51,7 +58,6 @@ float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint3
         for (uint32_t k = 0; k < count; ++k, p += stride) sum += *p * x[k];
     } else if (w->dtype == TR_F16) {
         const tr_u16 *p = (const tr_u16 *)w->data + first;
-        TR_UNROLL
         for (uint32_t k = 0; k < count; ++k, p += stride) sum += tr_half(*p) * x[k];
     } else {
         const int8_t *p = (const int8_t *)w->data + first;
@@ -66,12 +72,10 @@ float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint3
 
 void tr_linear(const tr_call *call) {
     uint32_t in = call->i->n0, out = call->i->n1;
-    tr_weights w = tr_weights_of(call, call->b), bias = tr_weights_of(call, call->c);
+    tr_weights w = tr_weights_of(call, call->b);
     float *dst = call->dst;
-    for (uint32_t o = 0; o < out; ++o) {
-        float y = tr_weights_dot(&w, o * in, 1, o, 0, call->a, in);
-        dst[o] = bias.data ? y + tr_weight_at(&bias, o) : y;
-    }
+    for (uint32_t o = 0; o < out; ++o) dst[o] = tr_weights_dot(&w, o * in, 1, o, 0, call->a, in);
+    tr_add_bias(call, call->c, out);
 }
 
 /* dst[n0] = row `token` of b [n1, n0] */
@@ -88,17 +92,15 @@ void tr_embedding(const tr_call *call) {
 /* dst[n1] = (b [n1, n0] . q) * (row scale * (s / 32767)) + c[n1], a: q16[n0], b: I8 */
 void tr_linear_i8(const tr_call *call) {
     uint32_t in = call->i->n0, out = call->i->n1;
-    tr_weights w = tr_weights_of(call, call->b), bias = tr_weights_of(call, call->c);
+    tr_weights w = tr_weights_of(call, call->b);
     const tr_i16 *q = call->a;
     tr_i32 *acc = call->dst; /* integers first, then the floats in their place */
     float *dst = call->dst, s;
     memcpy(&s, q + tr_round_up(in, 8), sizeof s);
     float unit = s / 32767.0f;
     tr_dots_i8(acc, out, w.data, in, out, q, in, 1);
-    for (uint32_t o = 0; o < out; ++o) {
-        float y = (float)acc[o] * (w.scale[o] * unit);
-        dst[o] = bias.data ? y + tr_weight_at(&bias, o) : y;
-    }
+    for (uint32_t o = 0; o < out; ++o) dst[o] = (float)acc[o] * (w.scale[o] * unit);
+    tr_add_bias(call, call->c, out);
 }
 
 /* dst[n0] (+)= b^T a[n1] */
@@ -115,7 +117,7 @@ void tr_linear_t(const tr_call *call) {
 
 /* The factors that an instruction names: two tensors, or an adapter's part of the factor vector. 0:
  * none is attached. */
-static int lora_factors(const tr_call *call, tr_weights *a, tr_weights *b) {
+TR_SMALL static int lora_factors(const tr_call *call, tr_weights *a, tr_weights *b) {
     if (call->c) {
         *a = tr_weights_of(call, call->b);
         *b = tr_weights_of(call, call->c);
@@ -154,8 +156,8 @@ static inline float dot4_with(const float **row, float z0, float z1, float z2, f
 }
 
 /* y[o] = x[o] * unit + scale * (row o of B [out, rank] . z) */
-static void add_side_path(float *y, const tr_i16 *x, float unit, const tr_weights *b,
-                          const float *z, uint32_t out, uint32_t rank, float scale) {
+TR_SMALL static void add_side_path(float *y, const tr_i16 *x, float unit, const tr_weights *b,
+                                   const float *z, uint32_t out, uint32_t rank, float scale) {
     if (b->dtype == TR_F32 && rank == 4) { /* the usual one */
         const float *row = b->data, z0 = z[0], z1 = z[1], z2 = z[2], z3 = z[3];
         for (; out; --out) *y++ = (float)*x++ * unit + scale * dot4_with(&row, z0, z1, z2, z3);
@@ -190,9 +192,7 @@ void tr_lora16(const tr_call *call) {
     for (uint32_t r = 0; r < rank; ++r) z[r] = tr_weights_dot(&a, r * in, 1, 0, 0, x, in) * from;
     memcpy(&s, dst + tr_round_up(out, 8), sizeof s);
     add_side_path(y, dst, s / 32767.0f, &b, z, out, rank, scale);
-    s = tr_kernel_largest(y, out, 1e-30f);
-    tr_kernel_quantize16(dst, y, out, 32767.0f / s);
-    memcpy(dst + tr_round_up(out, 8), &s, sizeof s);
+    tr_quantize_row16(dst, y, out);
 }
 
 /* x = a[n0], dy = d[n1], z = A x, g = imm * B^T dy; dst[n0] (+)= A^T g; grad A += g x^T, grad B +=

@@ -11,7 +11,7 @@ const uint32_t tr_exp_powers[32] = {
     0x6BA27E65, 0x6DFDDBCC, 0x70666F76, 0x72DC8374, 0x75606374, 0x77F25CCE, 0x7A92BE8B, 0x7D41D96E,
 };
 
-TR_NOINLINE float tr_exp(float x) {
+TR_SMALL TR_NOINLINE float tr_exp(float x) {
     return tr_exp_inline(x);
 }
 
@@ -27,7 +27,7 @@ float tr_log(float x) {
     return (float)k * 0.693145752f + ((float)k * 1.42860677e-6f + (s * series + 2.0f * s));
 }
 
-float tr_tanh(float x) {
+TR_SMALL float tr_tanh(float x) {
     float size = tr_from_bits(tr_bits(x) & 0x7FFFFFFFu);
     if (size < 0.625f) {
         float z = x * x;
@@ -62,7 +62,7 @@ static float float30(int32_t v) {
 
 /* x = (k + f) quarter turns, |f| <= 1/2, by 2 / pi to 64 bits; u = |f| in units of 2^-32, the sine
  * and cosine of f by minimax polynomials of u^2 in units of 2^-30. */
-void tr_sincos(float x, float *sin, float *cos) {
+TR_SMALL void tr_sincos(float x, float *sin, float *cos) {
     uint32_t bits = tr_bits(x), e = bits >> 23 & 0xFF, m = (bits & 0x007FFFFFu) | 0x00800000u;
     uint64_t product = (uint64_t)m * 0xA2F9836Eu + ((uint64_t)m * 0x4E441529u >> 32);
     if (e < 89 || (bits & 0x7FFFFFFFu) > 0x47800000u) product = 0; /* tiny; above 65536 */

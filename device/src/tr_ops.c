@@ -1,7 +1,6 @@
 /* tr_ops.c - input, element-wise and row-wise operations, forward and backward side by side. Row
  * widths are in the comments; every sum runs from the first element to the last in one accumulator.
  */
-#include "tr_exp.h"
 #include "tr_math.h"
 #include "tr_weights.h"
 
@@ -13,11 +12,10 @@ void tr_input(const tr_call *call) {
     uint32_t element = call->t * width, channel = element % channels;
     const tr_i16 *a = call->a;
     float *dst = call->dst;
-    tr_weights gain = tr_weights_of(call, call->b), shift = tr_weights_of(call, call->c);
+    const float *gain = tr_weights_of(call, call->b).data,
+                *shift = tr_weights_of(call, call->c).data;
     for (uint32_t k = 0; k < width; ++k, ++element) {
-        dst[k] = element < end
-                     ? (float)a[k] * tr_weight_at(&gain, channel) + tr_weight_at(&shift, channel)
-                     : 0.0f;
+        dst[k] = element < end ? (float)a[k] * gain[channel] + shift[channel] : 0.0f;
         if (++channel == channels) channel = 0;
     }
 }
@@ -85,7 +83,7 @@ static float sigmoid(float x) {
     return 1.0f / (1.0f + tr_exp(-x));
 }
 
-static float silu(float x) {
+TR_SMALL static float silu(float x) {
     return x / (1.0f + tr_exp(-x));
 }
 
@@ -99,7 +97,7 @@ static float gelu_inner(float x) {
     return tr_tanh(0.79788456f * (x + 0.044715f * x * x * x));
 }
 
-static float gelu(float x) {
+TR_SMALL static float gelu(float x) {
     return 0.5f * x * (1.0f + gelu_inner(x));
 }
 
@@ -157,7 +155,7 @@ void tr_swiglu(const tr_call *call) {
     const float *a = call->a, *b = call->b;
     float *dst = call->dst;
     uint32_t n = call->i->n0;
-    for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] / (1.0f + tr_exp_inline(-a[k])) * b[k];
+    for (uint32_t k = 0; k < n; ++k) dst[k] = silu(a[k]) * b[k];
 }
 
 /* dst[n0] = dy * b * silu'(a), d[n0] = dy * silu(a), dy = c[n0] */
@@ -178,23 +176,24 @@ static float mean_square(const float *x, uint32_t n) {
     return tr_dot(x, x, n) / (float)n;
 }
 
-static float gain_at(const tr_weights *gain, uint32_t k) {
+TR_SMALL TR_NOINLINE static float gain_at(const tr_weights *gain, uint32_t k) {
     if (gain->scale) return (float)((const tr_i16 *)gain->data)[k] * gain->scale[0];
     return gain->data ? tr_weight_at(gain, k) : 1.0f;
 }
 
-/* dst[n0] = a * r * b, r = 1 / sqrt(mean(a^2) + imm) (Zhang and Sennrich 2019, arXiv 1910.07467) */
-void tr_rmsnorm(const tr_call *call) {
+/* dst[n0] = (a - mean) * r * b */
+static TR_NOINLINE TR_SMALL void normalise(const tr_call *call, float mean, float r) {
     uint32_t n = call->i->n0;
     const float *a = call->a;
-    float *dst = call->dst, r = 1.0f / tr_sqrt(mean_square(a, n) + tr_imm(call));
+    float *dst = call->dst;
     tr_weights gain = tr_weights_of(call, call->b);
-    const tr_u16 *halves = gain.data;
-    if (halves && gain.dtype == TR_F16) {
-        for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * tr_half(halves[k]);
-    } else {
-        for (uint32_t k = 0; k < n; ++k) dst[k] = a[k] * r * gain_at(&gain, k);
-    }
+    for (uint32_t k = 0; k < n; ++k) dst[k] = (a[k] - mean) * r * gain_at(&gain, k);
+}
+
+/* dst[n0] = a * r * b, r = 1 / sqrt(mean(a^2) + imm) (Zhang and Sennrich 2019, arXiv 1910.07467) */
+void tr_rmsnorm(const tr_call *call) {
+    float r = 1.0f / tr_sqrt(mean_square(call->a, call->i->n0) + tr_imm(call));
+    normalise(call, 0.0f, r);
 }
 
 /* with g = dy * b, dy = c[n0], h = a * r: dst[n0] (+)= r * (g - h * mean(g h)) */
@@ -230,12 +229,9 @@ static float inverse_deviation(const float *x, uint32_t n, float mean, float eps
 void tr_layernorm(const tr_call *call) {
     uint32_t n = call->i->n0;
     const float *a = call->a;
-    float *dst = call->dst, mean = mean_of(a, n), r = inverse_deviation(a, n, mean, tr_imm(call));
-    tr_weights gain = tr_weights_of(call, call->b), bias = tr_weights_of(call, call->c);
-    for (uint32_t k = 0; k < n; ++k) {
-        float y = (a[k] - mean) * r * tr_weight_at(&gain, k);
-        dst[k] = bias.data ? y + tr_weight_at(&bias, k) : y;
-    }
+    float mean = mean_of(a, n);
+    normalise(call, mean, inverse_deviation(a, n, mean, tr_imm(call)));
+    tr_add_bias(call, call->c, n);
 }
 
 /* with g = dy * b, dy = c[n0], h = (a - mean) * r: dst[n0] (+)= r * (g - mean(g) - h * mean(g h))

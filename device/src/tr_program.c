@@ -212,12 +212,13 @@ static inline void *resolve(const tr_call *call, uint8_t *const base[4], uint32_
     return start;
 }
 
-static void run_rows(tr_call *call, uint8_t *const base[4], const tr_instr *code, uint32_t count) {
+static TR_FAST void run_rows(tr_call *call, uint8_t *const base[4], const tr_instr *code,
+                             uint32_t count) {
     for (const tr_instr *i = code, *end = code + count; i < end; ++i) {
         const tr_op_info *info = tr_op_info_of(i->op);
         void **operand = &call->dst; /* and a .. f behind it */
         call->i = i;
-        for (uint32_t k = 0; k < info->operands; ++k)
+        for (uint32_t k = 0, operands = info->operands; k < operands; ++k)
             operand[k] = resolve(call, base, info->operand[k], i->operand[k]);
         info->run(call);
     }

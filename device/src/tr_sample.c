@@ -6,8 +6,8 @@
 enum { ONE = 1 << 21 }; /* weight of the largest logit; 1024 of them stay below 2^32 */
 
 /* weights[k] = e^((logits[k] - top) / temperature), 0 where it is not a number */
-static void weigh(const float *logits, uint32_t outputs, float top, float temperature,
-                  uint32_t *weights) {
+TR_SMALL static void weigh(const float *logits, uint32_t outputs, float top, float temperature,
+                           uint32_t *weights) {
     for (uint32_t k = 0; k < outputs; ++k) {
         float p = tr_exp((logits[k] - top) / temperature);
         weights[k] = p >= 0.0f && p <= 1.0f ? (uint32_t)(p * (float)ONE) : 0;
@@ -15,7 +15,8 @@ static void weigh(const float *logits, uint32_t outputs, float top, float temper
 }
 
 /* How many weights are at least `bound`, and their sum. */
-static uint32_t at_least(const uint32_t *weights, uint32_t outputs, uint32_t bound, uint32_t *sum) {
+TR_SMALL TR_NOINLINE static uint32_t at_least(const uint32_t *weights, uint32_t outputs,
+                                              uint32_t bound, uint32_t *sum) {
     uint32_t count = 0;
     *sum = 0;
     for (uint32_t k = 0; k < outputs; ++k) {
@@ -28,7 +29,7 @@ static uint32_t at_least(const uint32_t *weights, uint32_t outputs, uint32_t bou
 
 /* Keeps the largest weights, of equals those with the lower index: the fewest that are `count` or
  * whose sum is `sum` or more. The others become 0. */
-static void keep(uint32_t *weights, uint32_t outputs, uint32_t count, uint32_t sum) {
+TR_SMALL static void keep(uint32_t *weights, uint32_t outputs, uint32_t count, uint32_t sum) {
     uint32_t low = 1, high = ONE, above; /* the smallest weight that is kept is in low .. high */
     while (low < high) {
         uint32_t middle = low + (high - low + 1) / 2;
@@ -49,7 +50,8 @@ static void keep(uint32_t *weights, uint32_t outputs, uint32_t count, uint32_t s
     }
 }
 
-uint32_t tr_sample(tr_sampler *sampler, const float *logits, uint32_t outputs, uint32_t *weights) {
+TR_SMALL uint32_t tr_sample(tr_sampler *sampler, const float *logits, uint32_t outputs,
+                            uint32_t *weights) {
     uint32_t best = tr_classify(logits, outputs, NULL), total;
     uint64_t draw = tr_splitmix64(&sampler->state) >> 32;
     if (!(sampler->temperature > 0.0f) || outputs < 2) return best;

@@ -2,8 +2,8 @@
 #include "tr_internal.h"
 #include "tr_math.h"
 
-tr_status tr_session_init(tr_session *session, const tr_model *model, void *arena,
-                          uint32_t arena_bytes) {
+TR_SMALL tr_status tr_session_init(tr_session *session, const tr_model *model, void *arena,
+                                   uint32_t arena_bytes) {
     if (!session || !model || !model->blob || !arena) return TR_ERR_ARGUMENT;
     if ((uintptr_t)arena % 16) return TR_ERR_ALIGNMENT;
     if (arena_bytes < model->infer_arena) return TR_ERR_ARENA;
@@ -16,15 +16,15 @@ tr_status tr_session_init(tr_session *session, const tr_model *model, void *aren
 }
 
 /* Weights and factors are finite, what is computed from them need not be. */
-static tr_status finite_logits(const float *logits, uint32_t count) {
+TR_SMALL TR_NOINLINE static tr_status finite_logits(const float *logits, uint32_t count) {
     for (uint32_t k = 0; k < count; ++k) {
         if (!tr_finite(logits[k])) return TR_ERR_VALUE;
     }
     return TR_OK;
 }
 
-tr_status tr_infer(tr_session *session, const int16_t *input, uint32_t count,
-                   const float **logits) {
+TR_SMALL tr_status tr_infer(tr_session *session, const int16_t *input, uint32_t count,
+                            const float **logits) {
     if (!session || !session->model || !input || !logits) return TR_ERR_ARGUMENT;
     const tr_model *model = session->model;
     const tr_program *program = (const tr_program *)(const void *)model->infer;
@@ -42,7 +42,7 @@ void tr_stream_reset(tr_session *session) {
     session->position = 0;
 }
 
-tr_status tr_step(tr_session *session, uint32_t token, const float **logits) {
+TR_SMALL tr_status tr_step(tr_session *session, uint32_t token, const float **logits) {
     if (!session || !session->model || !logits) return TR_ERR_ARGUMENT;
     const tr_model *model = session->model;
     const tr_program *program = (const tr_program *)(const void *)model->infer;
@@ -58,7 +58,8 @@ tr_status tr_step(tr_session *session, uint32_t token, const float **logits) {
 
 /* ---- rings ---- */
 
-tr_status tr_ring_init(tr_ring *ring, const tr_model *model, int16_t *frames, uint32_t hop) {
+TR_SMALL tr_status tr_ring_init(tr_ring *ring, const tr_model *model, int16_t *frames,
+                                uint32_t hop) {
     if (!ring || !model || !model->blob || !frames) return TR_ERR_ARGUMENT;
     if (model->kind != TR_WINDOW) return TR_ERR_KIND;
     if (hop < 1 || hop > model->length) return TR_ERR_ARGUMENT;
@@ -66,7 +67,7 @@ tr_status tr_ring_init(tr_ring *ring, const tr_model *model, int16_t *frames, ui
     return TR_OK;
 }
 
-int tr_ring_push(tr_ring *ring, const int16_t *frame) {
+TR_SMALL int tr_ring_push(tr_ring *ring, const int16_t *frame) {
     memcpy(ring->frames + ring->next * ring->channels, frame, 2 * (size_t)ring->channels);
     if (++ring->next == ring->length) ring->next = 0;
     if (--ring->until) return 0;
@@ -74,7 +75,7 @@ int tr_ring_push(tr_ring *ring, const int16_t *frame) {
     return 1;
 }
 
-tr_status tr_ring_infer(tr_session *session, const tr_ring *ring, const float **logits) {
+TR_SMALL tr_status tr_ring_infer(tr_session *session, const tr_ring *ring, const float **logits) {
     if (!session || !session->model || !ring || !logits) return TR_ERR_ARGUMENT;
     const tr_model *model = session->model;
     if (model->kind != TR_WINDOW) return TR_ERR_KIND;
@@ -91,7 +92,7 @@ tr_status tr_ring_infer(tr_session *session, const tr_ring *ring, const float **
 
 /* ---- logits ---- */
 
-uint32_t tr_classify(const float *logits, uint32_t outputs, float *probs) {
+TR_SMALL uint32_t tr_classify(const float *logits, uint32_t outputs, float *probs) {
     uint32_t best = 0;
     for (uint32_t k = 1; k < outputs; ++k) {
         if (logits[k] > logits[best]) best = k;

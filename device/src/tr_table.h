@@ -48,22 +48,22 @@ enum { PER_ELEMENT, PER_FUNCTION, PER_WEIGHT, PER_FACTOR, PER_SCORE, PER_FLOAT }
 
 typedef struct {
     tr_run *run;
-    uint8_t operand[7]; /* dst, a .. f */
-    uint8_t operands;   /* how many of them are looked at */
-    uint8_t dims;       /* how many of n0, n1, n2 are used; those are >= 1 */
-    uint8_t flags;      /* flags allowed */
-    uint8_t work;
-    uint16_t rules;
+    uint8_t operand[7];    /* dst, a .. f */
+    unsigned operands : 3; /* how many of them are looked at */
+    unsigned dims : 2;     /* how many of n0, n1, n2 are used; those are >= 1 */
+    unsigned flags : 8;    /* flags allowed */
+    unsigned work : 3;
+    unsigned rules : 16;
 } tr_op_info;
 
 /* The row of an instruction; NULL: there is no such one, or it is LOOP, which the run loop does
  * itself. */
-const tr_op_info *tr_op_info_of(uint32_t op);
+TR_SMALL const tr_op_info *tr_op_info_of(uint32_t op);
 
 /* Bytes of an arena operand: of one row where it may step, of all of it where not. */
-uint64_t tr_operand_bytes(const tr_instr *i, uint32_t operand, uint32_t rows);
+TR_SMALL uint64_t tr_operand_bytes(const tr_instr *i, uint32_t operand, uint32_t rows);
 
 /* Its width in elements. */
-uint64_t tr_operand_width(const tr_instr *i, uint32_t operand, uint32_t rows);
+TR_SMALL uint64_t tr_operand_width(const tr_instr *i, uint32_t operand, uint32_t rows);
 
 #endif

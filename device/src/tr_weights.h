@@ -12,7 +12,10 @@ typedef struct {
 } tr_weights;
 
 /* Weights of a tensor operand (its directory entry, or NULL). */
-tr_weights tr_weights_of(const tr_call *call, const void *entry);
+TR_SMALL tr_weights tr_weights_of(const tr_call *call, const void *entry);
+
+/* dst[n] += a tensor operand (F32 or F16, or NULL: nothing). */
+TR_SMALL void tr_add_bias(const tr_call *call, const void *entry, uint32_t n);
 
 /* sum over k < count, in this order, of w[first + k * stride] * x[k]. An I8 weight is q *
  * scale[row], where the row of element k is `row + k * row_stride`. */

@@ -19,7 +19,7 @@ FLOAT_RULES = ["-ffp-contract=off", "-fno-math-errno"]
 PARTS = [
     ("padding", r"^padding "),
     ("adaptation", r"/runtime.*(adapt|_bwd|backward|optimize|cross_entropy|_log$|_t$|transposed)"),
-    ("adaptation", r"/runtime.*dsp_columns"),
+    ("adaptation", r"/runtime.*(dsp_columns|_slope$)"),
     ("model checks", r"/tr_(blob|check|hash|status)\.o"),
     ("inference", r"/runtime(_asm)?/"),
     ("link", r"/src/link/"),

@@ -17,6 +17,8 @@ from typing import Any
 from ternio.errors import BoardError
 from ternio.paths import share_dir
 
+CORES_WITH_DSP = ("cortex-m4", "cortex-m4f", "cortex-m7", "cortex-m33")
+
 
 @dataclass(frozen=True)
 class Region:
@@ -67,6 +69,11 @@ class Board:
     def is_native(self) -> bool:
         """True for the board that is a process on this computer."""
         return self.emulator.get("kind") == "process"
+
+    @property
+    def merges_rows(self) -> bool:
+        """True for a core that is fastest on the layout WD: one with DSP but without Helium."""
+        return self.core in CORES_WITH_DSP
 
     @property
     def is_emulated(self) -> bool:
@@ -139,6 +146,12 @@ class _Reader:
     def region(self, least: int = 0) -> Region:
         return Region(self.address("base"), self.size("bytes", least))
 
+    def matching(self, key: str, pattern: str, expected: str) -> str:
+        value = self.text(key)
+        if not re.fullmatch(pattern, value):
+            self.fail(self.name(key), expected, value)
+        return value
+
     def regions(self, key: str) -> tuple[Region, ...]:
         value = self.data.get(key, [])
         if not isinstance(value, list):
@@ -169,22 +182,29 @@ def load_manifest(path: Path) -> Board:
     ):
         block.fail("ternio.emulator", 'an object of the kind "qemu" or "process"', emulator)
     if emulator.get("kind") == "qemu":
-        _Reader(path, emulator, "ternio.emulator").text("machine")
+        machine = _Reader(path, emulator, "ternio.emulator")
+        machine.matching("machine", r"[A-Za-z0-9_.-]+", "the name of a machine of QEMU")
     if "watchdog" in block.data:
         watchdog = block.object("watchdog")
         watchdog.address("base")
         watchdog.size("hz", least=1)
+    flags = block.data.get("cflags")
+    if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
+        block.fail("ternio.cflags", "a list of compiler flags", flags)
+    clock = _Reader(path, block.data.get("clock", {}), "ternio.clock")
+    for key in clock.data:
+        clock.size(key, least=1)
     board = Board(
         name=path.stem,
         title=top.text("name"),
-        family=block.text("family"),
-        chip=block.text("chip"),
-        core=block.text("core"),
+        family=block.matching("family", r"[a-z0-9_]+", "a folder's name: a-z, 0-9 and _"),
+        chip=block.matching("chip", r"[\w .,()'/+-]+", "a chip's name"),
+        core=block.matching("core", r"cortex-m\d+\w*|host", 'a core such as "cortex-m4f"'),
         flash=flash.region(least=1),
         firmware_bytes=flash.size("firmware_bytes"),
         ram=ram.region(least=1),
         arena_bytes=block.size("arena_bytes", least=1),
-        stack_bytes=block.size("stack_bytes"),
+        stack_bytes=block.size("stack_bytes", least=1024),
         rx_ring_bytes=link.size("rx_ring_bytes", least=1),
         frame_bytes=link.size("frame_bytes", least=128),
         window_bytes=link.size("window_bytes"),
@@ -215,6 +235,12 @@ def _require_sound(board: Board) -> None:
         raise BoardError(
             f"{path}: ternio.link.rx_ring_bytes should be a power of two, found "
             f"{board.rx_ring_bytes}"
+        )
+    needed = board.arena_bytes + board.stack_bytes + 2 * board.frame_bytes + board.rx_ring_bytes
+    if needed > board.ram.bytes:
+        raise BoardError(
+            f"{path}: arena, stack and link buffers of {needed} bytes do not fit ternio.ram.bytes, "
+            f"{board.ram.bytes}"
         )
     firmware = Region(board.flash.base, board.firmware_bytes)
     slots = [*board.model_slots, *board.adapter_slots]

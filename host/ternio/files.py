@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +29,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> int:
             write(file)
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise ModelError(f"{path}: cannot be written ({error.strerror or error})") from error
     return path.stat().st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -33,5 +34,6 @@ def _user_dir(own: str, standard: str, default: str) -> Path:
         path = Path(os.environ[own])
     else:
         path = Path(os.environ.get(standard) or Path.home() / default) / "ternio"
-    path.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # who writes there says what is wrong
+        path.mkdir(parents=True, exist_ok=True)
     return path

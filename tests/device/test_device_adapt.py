@@ -163,6 +163,16 @@ def test_learning_lowers_the_loss_and_infer_uses_the_factors(library):
     np.testing.assert_array_equal(machine.infer(WINDOW), before)
 
 
+@pytest.mark.parametrize("optimizer", ["TR_ADAM", "TR_SGD"])
+def test_a_rate_far_too_high_leaves_a_model_that_answers(library, optimizer):
+    machine = Machine(library, trainable())
+    machine.begin(seed=1, lr=1e30, optimizer=getattr(library.c, optimizer))
+    for label in (0, 1, 2):
+        machine.step(WINDOW, label)
+        assert (np.abs(machine.state(0)) <= 65504).all()
+        assert np.isfinite(machine.infer(WINDOW)).all()
+
+
 def test_set_lr(library):
     machine = Machine(library, trainable())
     set_lr = machine.lib.c.tr_adapt_set_lr
@@ -274,9 +284,12 @@ def changed(data: bytes, offset: int, new: bytes) -> bytes:
         (8, b"\1", "TR_ERR_HEADER"),
         (0x10, b"\0\1\2\3", "TR_ERR_MISMATCH"),
         (0x30, b"\x0f", "TR_ERR_HEADER"),
+        (0x37, b"\x80", "TR_ERR_HEADER"),
         (0x38, struct.pack("<f", np.nan), "TR_ERR_VALUE"),
         (0x3C, b"\1", "TR_ERR_HEADER"),
         (0x48, struct.pack("<f", np.inf), "TR_ERR_VALUE"),
+        (0x48, struct.pack("<f", 65505.0), "TR_ERR_VALUE"),
+        (0x48, struct.pack("<f", -1e38), "TR_ERR_VALUE"),
     ],
 )
 def test_bad_adapter_files(library, offset, new, status):

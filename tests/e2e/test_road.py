@@ -149,6 +149,35 @@ def test_bad_models_never_reach_a_board(user):
     assert user.json("infer", "test.csv")["logits"] == good
 
 
+def test_a_merge_never_overwrites_what_it_reads(user):
+    user.run("flash", "mine.tern", "--board", "native")
+    user.run("adapt", "train.csv", "--steps", 2)
+    user.run("adapter", "pull", "-o", "some.tadp")
+    before = (user.folder / "mine.tern").read_bytes()
+    for output in ("mine.tern", "./some.tadp"):
+        said = user.refused("adapter", "merge", "mine.tern", "some.tadp", "-o", output)
+        assert "name another file" in said
+    assert (user.folder / "mine.tern").read_bytes() == before
+
+
+def test_a_label_column_of_any_name(user):
+    table = (user.folder / "test.csv").read_text().replace("label", "T\u00e4tigkeit", 1)
+    (user.folder / "other.csv").write_text(table, encoding="utf-8")
+    user.run("flash", "mine.tern", "--board", "native")
+    assert "--label" in user.refused("infer", "other.csv")
+    named = ("--label", "T\u00e4tigkeit")
+    same = user.json("infer", "test.csv", "--all")
+    assert user.json("infer", "other.csv", "--all", *named)["confusion"] == same["confusion"]
+    assert user.json("adapt", "other.csv", "--steps", 1, *named)["steps"] == 1
+
+
+def test_adapting_far_too_fast_is_refused(user):
+    user.run("flash", "mine.tern", "--board", "native")
+    for rate in ("1e30", "1e39", "0", "nan"):
+        assert "--lr" in user.refused("adapt", "train.csv", "--lr", rate)
+    assert user.json("infer", "test.csv", "--native")["equals_native"]
+
+
 def test_a_wrong_file_is_named(user):
     (user.folder / "junk.tern").write_bytes(b"junk")
     for words in (

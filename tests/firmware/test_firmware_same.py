@@ -13,9 +13,8 @@ import pytest
 from firmware_boards import pack, start
 
 from ternio import data
-from ternio.boards import load_board
+from ternio.boards import CORES_WITH_DSP, load_board
 from ternio.checkpoint import Checkpoint
-from ternio.cli.pack import CORES_WITH_DSP
 from ternio.compile import Options
 from ternio.compile.fit import input_room
 from ternio.link.client import BoardClient

@@ -86,6 +86,14 @@ def test_unknown_names_say_which_there_are():
         (["ternio", "slots", "adapter", 1, "base"], "0x080FFFFF", "lies outside of flash"),
         (["ternio", "ram_slots", "model", 0, "base"], "0x200233C0", "overlap"),
         (["name"], None, "name should be a text"),
+        (["ternio", "core"], "z80", "ternio.core should be a core such as"),
+        (["ternio", "cflags"], "-mthumb", "ternio.cflags should be a list of compiler flags"),
+        (["ternio", "family"], "../../etc", "ternio.family should be a folder's name"),
+        (["ternio", "chip"], 'x"\n#error', "ternio.chip should be a chip's name"),
+        (["ternio", "clock", "cpu_hz"], 0, "ternio.clock.cpu_hz should be a whole number"),
+        (["ternio", "arena_bytes"], 10**30, "do not fit ternio.ram.bytes"),
+        (["ternio", "stack_bytes"], 1, "ternio.stack_bytes should be a whole number of at least"),
+        (["ternio", "emulator", "machine"], "a b", "emulator.machine should be the name of"),
     ],
 )
 def test_a_wrong_field_is_named(manifest, tmp_path, keys, value, complaint):

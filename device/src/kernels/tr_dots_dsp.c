@@ -23,12 +23,24 @@ static void spread(uint32_t *to, const tr_i16 *x) {
     to[1] = x01 >> 16 | (x23 & 0xFFFF0000u);
 }
 
+/* sum over k < n of w[k * step] * x[k / 2 * apart + k % 2] */
+TR_SMALL TR_NOINLINE static int32_t dot(const int8_t *w, uint32_t step, const tr_i16 *x,
+                                        uint32_t apart, uint32_t n) {
+    uint32_t sum = 0;
+    for (uint32_t k = 0; k < n; ++k, w += step) {
+        sum += (uint32_t)(*w * x[k & 1]);
+        if (k & 1) x += apart;
+    }
+    return (int32_t)sum;
+}
+
 /* Full groups of rows, then a last one that takes some of their rows again. */
 void tr_dots_i8(tr_i32 *acc, uint32_t acc_pitch, const int8_t *w, uint32_t pitch, uint32_t rows,
                 const tr_i16 *x, uint32_t n, uint32_t heads) {
     uint32_t values[TR_DOTS_LONGEST / 2], group = 4 / heads, left = rows % group, *end = values;
     if (n % 4 || rows < group) {
-        tr_dots_i8_portable(acc, acc_pitch, w, pitch, rows, x, n, heads);
+        for (; heads; --heads, acc += acc_pitch, x += n)
+            for (uint32_t r = 0; r < rows; ++r) acc[r] = dot(w + r * pitch, 1, x, 2, n);
         return;
     }
     for (uint32_t k = 0; k < n; k += 4)
@@ -49,7 +61,8 @@ void tr_mix_i8(tr_i32 *acc, const int8_t *w, uint32_t pitch, uint32_t rows, cons
                uint32_t n, uint32_t heads) {
     const tr_u32 *pairs = (const tr_u32 *)(const void *)x, *end = pairs + rows / 2 * heads;
     if (n % 4 || rows < 2) {
-        tr_mix_i8_portable(acc, w, pitch, rows, x, n, heads);
+        for (uint32_t h = 0; h < heads; ++h)
+            for (uint32_t k = 0; k < n; ++k) *acc++ = dot(w + k, pitch, x + 2 * h, 2 * heads, rows);
         return;
     }
     for (uint32_t k = 0; k < n; k += 4 / heads) {

@@ -11,8 +11,8 @@ enum {
     TR_TRANSPOSED_SCRATCH = 1152, /* bytes, what scratch(n) leaves beside the sums of a panel */
 };
 
-/* acc[rows] = W x. w: all panels; x: int8 in [-127, 127], zeros up to a multiple of 64, 16-byte
- * aligned; scratch: max(2 * pad64(cols), 1408) bytes, 16-byte aligned. */
+/* acc[rows] = W x. w: all panels; x: int8 in [-127, 127], zeros up to a multiple of 64; scratch:
+ * max(2 * pad64(cols), 1408) bytes; all three 16-byte aligned. */
 void tr_kernel_forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows, uint32_t cols,
                        void *scratch);
 

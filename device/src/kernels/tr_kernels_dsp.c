@@ -42,21 +42,18 @@ static inline merged merge(uint32_t even, uint32_t odd) {
 
 /* Started at minus the sum of x, the low 14 bits of a panel's sum are minus the even row's product
  * (64 * 127 < 2^13), the rest is the odd row's. */
-static inline uint32_t multiply(merged m, const tr_u32 *x, uint32_t sum) {
-    const uint32_t mask = 0xC003C003u;
-    sum = smlad(mask & m.fields_02, x[0], sum);
-    sum = smlad(mask & ror(m.fields_02, 4), x[1], sum);
-    sum = smlad(mask & ror(m.fields_02, 8), x[2], sum);
-    sum = smlad(mask & ror(m.fields_02, 12), x[3], sum);
-    sum = smlad(mask & ror(m.fields_13, 2), x[4], sum);
-    sum = smlad(mask & ror(m.fields_13, 6), x[5], sum);
-    sum = smlad(mask & ror(m.fields_13, 10), x[6], sum);
-    return smlad(mask & ror(m.fields_13, 14), x[7], sum);
+static inline TR_SMALL uint32_t multiply(merged m, const tr_u32 *x, uint32_t sum) {
+    m.fields_13 = ror(m.fields_13, 2);
+    for (uint32_t k = 0; k < 4; ++k) {
+        sum = smlad(0xC003C003u & ror(m.fields_02, 4 * k), x[k], sum);
+        sum = smlad(0xC003C003u & ror(m.fields_13, 4 * k), x[k + 4], sum);
+    }
+    return sum;
 }
 
 /* Adds the products of a panel to rows first .. rows; `first` is even. */
-static inline void some_rows(const uint8_t *w, const tr_u32 *pairs, tr_i32 *acc, uint32_t first,
-                             uint32_t rows, uint32_t pitch, uint32_t start, int is_merged) {
+static TR_SMALL void some_rows(const uint8_t *w, const tr_u32 *pairs, tr_i32 *acc, uint32_t first,
+                               uint32_t rows, uint32_t pitch, uint32_t start, int is_merged) {
     uint32_t words = pitch / 4;
     const tr_u32 *p = (const tr_u32 *)(const void *)(w + first * pitch);
     for (uint32_t r = first; r < rows; r += 2, p += 2 * words) {
@@ -75,16 +72,14 @@ static inline void some_rows(const uint8_t *w, const tr_u32 *pairs, tr_i32 *acc,
 typedef void panel_rows(const uint8_t *w, const tr_u32 *pairs, tr_i32 *acc, const uint8_t *end,
                         uint32_t start);
 panel_rows tr_dsp_rows, tr_dsp_merged_rows;
-void tr_dsp_zero(tr_i32 *acc, const tr_i32 *end);
+void tr_dsp_zero(tr_i32 *acc, uint32_t n);
 
 /* acc[rows] = W x. `fast` does the full panels of `full` rows. */
-static inline void forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
-                           uint32_t cols, tr_u32 *pairs, panel_rows *fast, uint32_t full,
-                           int is_merged) {
+static TR_SMALL void forward(const uint8_t *w, const int8_t *x, tr_i32 *acc, uint32_t rows,
+                             uint32_t cols, tr_u32 *pairs, panel_rows *fast, uint32_t full,
+                             int is_merged) {
     uint32_t cols16 = (uint32_t)tr_round_up(cols, 16), rows8 = (uint32_t)tr_round_up(rows, 8);
-    uint32_t eights = rows & ~7u;
-    if (eights) tr_dsp_zero(acc, acc + eights);
-    for (uint32_t r = eights; r < rows; ++r) acc[r] = 0;
+    tr_dsp_zero(acc, rows);
     while (cols16) {
         uint32_t width = cols16 < TR_PANEL ? cols16 : TR_PANEL, pitch = width / 4;
         uint32_t start = tr_dsp_spread(x, pitch, pairs), done = 0;
@@ -125,40 +120,5 @@ void tr_kernel_transposed(const uint8_t *panel, const tr_i16 *e, tr_i32 *acc, ui
     for (uint32_t byte = 0; byte < pitch; byte += 2)
         of_pitch[pitch / 4 - 1](panel + byte, e, acc + byte, e + rows8, start);
 }
-
-/* ---- quantising and scaling: the loops in assembly take four at a time ---- */
-
-#if defined(__ARM_PCS_VFP)
-
-uint32_t tr_dsp_largest(const float *x, const float *end, uint32_t top);
-void tr_dsp_quantize8(int8_t *q, const float *x, const float *end, float factor);
-void tr_dsp_quantize16(tr_i16 *q, const float *x, const float *end, float factor);
-void tr_dsp_scale(float *dst, const tr_i32 *sums, const tr_i32 *end, float scale);
-
-float tr_kernel_largest(const float *x, uint32_t n, float floor) {
-    uint32_t full = n & ~3u;
-    if (full) floor = tr_from_bits(tr_dsp_largest(x, x + full, tr_bits(floor)));
-    return tr_kernel_largest_portable(x + full, n - full, floor);
-}
-
-void tr_kernel_quantize8(int8_t *q, const float *x, uint32_t n, float factor) {
-    uint32_t full = n & ~3u;
-    if (full) tr_dsp_quantize8(q, x, x + full, factor);
-    tr_kernel_quantize8_portable(q + full, x + full, n - full, factor);
-}
-
-void tr_kernel_quantize16(tr_i16 *q, const float *x, uint32_t n, float factor) {
-    uint32_t full = n & ~3u;
-    if (full) tr_dsp_quantize16(q, x, x + full, factor);
-    tr_kernel_quantize16_portable(q + full, x + full, n - full, factor);
-}
-
-void tr_kernel_scale(float *dst, const tr_i32 *sums, uint32_t n, float scale) {
-    uint32_t full = n & ~3u;
-    if (full) tr_dsp_scale(dst, sums, sums + full, scale);
-    tr_kernel_scale_portable(dst + full, sums + full, n - full, scale);
-}
-
-#endif
 
 #endif

@@ -1,6 +1,7 @@
 /* tr_kernels_dsp_loops.S - inner loops of the ternary kernels for cores with the DSP extension
  * (Cortex-M4, M7, M33): SMLAD multiplies two pairs of 16-bit lanes and adds both products. Called by
- * tr_kernels_dsp.c, which has the same in C for narrow panels. */
+ * tr_kernels_dsp.c, which has the same in C for narrow panels. With them the loops of tr_kernels.h
+ * over floats, for cores that have those. */
 #if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && \
     !(defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2))
 
@@ -53,22 +54,6 @@
     smlad \sum, r8, r7, \sum
     .endm
 
-/* 16 columns of four rows: word \word of each. */
-    .macro FOUR_ROWS word
-    ldr r9, [r0, #4 * \word]
-    ldr r10, [r0, #16 + 4 * \word]
-    ldr r11, [r0, #32 + 4 * \word]
-    ldr r12, [r0, #48 + 4 * \word]
-    MERGE r9, r10
-    MERGE r11, r12
-    ldmia r1!, {r4-r7}
-    MULTIPLY_4_FROM_0 r2, r9
-    MULTIPLY_4_FROM_0 r3, r11
-    ldmia r1!, {r4-r7}
-    MULTIPLY_4 r2, r10, 2
-    MULTIPLY_4 r3, r12, 2
-    .endm
-
 /* Splits a sum into its two rows: the low 14 bits, signed, are minus the even row's product, the
  * rest is the odd row's. Both are added to what r12 points at. */
     .macro SPLIT sum
@@ -83,56 +68,56 @@
 /* void tr_dsp_rows(const uint8_t *w, const uint32_t *pairs, int32_t *acc, const uint8_t *end,
  *                  uint32_t start)
  * Adds a full panel's products to the sums of the rows w .. end, a multiple of four rows of 16
- * bytes. pairs: the 64 activations as `spread` lays them out; start: minus their sum. */
+ * bytes; w is 16-byte aligned, so its low bits count the words of a row. pairs: the 64 activations
+ * as `spread` lays them out; start: minus their sum. */
 FUNCTION tr_dsp_rows
     push {r2-r11, lr}           /* [sp]: acc, [sp, #4]: end */
     movw lr, #0xC003
     movt lr, #0xC003
 1:  ldr r2, [sp, #44]
     mov r3, r2
-    FOUR_ROWS 0
-    FOUR_ROWS 1
-    FOUR_ROWS 2
-    FOUR_ROWS 3
+2:  ldr r10, [r0, #16]          /* 16 columns of four rows */
+    ldr r11, [r0, #32]
+    ldr r12, [r0, #48]
+    ldr r9, [r0], #4
+    MERGE r9, r10
+    MERGE r11, r12
+    ldmia r1!, {r4-r7}
+    MULTIPLY_4_FROM_0 r2, r9
+    MULTIPLY_4_FROM_0 r3, r11
+    ldmia r1!, {r4-r7}
+    MULTIPLY_4 r2, r10, 2
+    MULTIPLY_4 r3, r12, 2
+    tst r0, #15
+    bne 2b
     ldr r12, [sp]
     subs r1, #128
     SPLIT r2
     SPLIT r3
     str r12, [sp]
     ldr r4, [sp, #4]
-    adds r0, #64
+    adds r0, #48
     cmp r0, r4
     bne 1b
     pop {r2-r11, pc}
 
-/* 8 columns of 8 rows, whose words are merged already: fields 0, 2 in the even rows' words, 1, 3 in
- * the odd rows'. */
-    .macro EIGHT_MERGED_EVEN word
+/* \multiply of four words of rows two apart into the four sums: that of the first row, and from
+ * r0 + \second on those of the others. */
+    .macro EIGHT_MERGED first, second, multiply, rotation
     ldmia r1!, {r4-r7}
-    ldr r9, [r0, #4 * \word]
-    MULTIPLY_4_FROM_0 r2, r9
-    ldr r9, [r0, #32 + 4 * \word]
-    MULTIPLY_4_FROM_0 r3, r9
-    ldr r9, [r0, #64 + 4 * \word]
-    MULTIPLY_4_FROM_0 r10, r9
-    ldr r9, [r0, #96 + 4 * \word]
-    MULTIPLY_4_FROM_0 r11, r9
-    .endm
-
-    .macro EIGHT_MERGED_ODD word
-    ldmia r1!, {r4-r7}
-    ldr r9, [r0, #16 + 4 * \word]
-    MULTIPLY_4 r2, r9, 2
-    ldr r9, [r0, #48 + 4 * \word]
-    MULTIPLY_4 r3, r9, 2
-    ldr r9, [r0, #80 + 4 * \word]
-    MULTIPLY_4 r10, r9, 2
-    ldr r9, [r0, #112 + 4 * \word]
-    MULTIPLY_4 r11, r9, 2
+    ldr r9, \first
+    \multiply r2, r9 \rotation
+    ldr r9, [r0, #\second]
+    \multiply r3, r9 \rotation
+    ldr r9, [r0, #32 + \second]
+    \multiply r10, r9 \rotation
+    ldr r9, [r0, #64 + \second]
+    \multiply r11, r9 \rotation
     .endm
 
 /* void tr_dsp_merged_rows(the arguments of tr_dsp_rows)
- * The same for a panel in the layout WD; rows are a multiple of eight. */
+ * The same for a panel in the layout WD, whose words are merged already: fields 0, 2 in the even
+ * rows' words, 1, 3 in the odd rows'. Rows are a multiple of eight. */
 FUNCTION tr_dsp_merged_rows
     push {r2-r11, lr}           /* [sp]: acc, [sp, #4]: end */
     movw lr, #0xC003
@@ -141,13 +126,9 @@ FUNCTION tr_dsp_merged_rows
     mov r3, r2
     mov r10, r2
     mov r11, r2
-    movs r12, #2
-2:  EIGHT_MERGED_EVEN 0
-    EIGHT_MERGED_ODD 0
-    EIGHT_MERGED_EVEN 1
-    EIGHT_MERGED_ODD 1
-    adds r0, #8
-    subs r12, #1
+2:  EIGHT_MERGED "[r0], #4", 28, MULTIPLY_4_FROM_0
+    EIGHT_MERGED "[r0, #12]", 44, MULTIPLY_4, ", 2"
+    tst r0, #15
     bne 2b
     ldr r12, [sp]
     subs r1, #128
@@ -194,23 +175,27 @@ FUNCTION tr_dsp_spread
     mov r0, r12
     pop {r4-r8, pc}
 
-/* void tr_dsp_zero(int32_t *acc, const int32_t *end): eight at a time; at least eight. */
+/* void tr_dsp_zero(int32_t *acc, uint32_t n): four at a time, then one. */
 FUNCTION tr_dsp_zero
-    push {r4-r8, lr}
+    push {r4, r5}
     movs r2, #0
     movs r3, #0
     movs r4, #0
     movs r5, #0
-    movs r6, #0
-    movs r7, #0
-    mov r8, #0
-    mov r12, #0
-1:  stmia r0!, {r2-r8, r12}
-    cmp r0, r1
-    bne 1b
-    pop {r4-r8, pc}
+    subs r1, #4
+    blo 2f
+1:  stmia r0!, {r2-r5}
+    subs r1, #4
+    bhs 1b
+2:  adds r1, #4
+    beq 4f
+3:  str r2, [r0], #4
+    subs r1, #1
+    bne 3b
+4:  pop {r4, r5}
+    bx lr
 
-/* ---- quantising and scaling ---- */
+/* ---- quantising and scaling: four at a time, then one ---- */
 
 #if defined(__ARM_PCS_VFP)
 /* Compares the bits of |x| in \size, doubled to lose the sign, with the largest so far. */
@@ -226,31 +211,42 @@ FUNCTION tr_dsp_zero
     b 2\label\()b
     .endm
 
-/* uint32_t tr_dsp_largest(const float *x, const float *end, uint32_t top)
- * The largest of top and the bits of |x|, four at a time; at least four. Few are larger than all
- * before them. */
-FUNCTION tr_dsp_largest
+/* float tr_kernel_largest(const float *x, uint32_t n, float floor)
+ * Few are larger than all before them. */
+FUNCTION tr_kernel_largest
     push {r4, lr}
+    vmov r2, s0
     lsls r2, r2, #1
-1:  ldmia r0!, {r3, r4, r12, lr}
+    subs r1, #4
+    blo 6f
+5:  ldmia r0!, {r3, r4, r12, lr}
     LARGER r3, 1
     LARGER r4, 2
     LARGER r12, 3
     LARGER lr, 4
-    cmp r0, r1
-    bne 1b
-    lsrs r0, r2, #1
+    subs r1, #4
+    bhs 5b
+6:  adds r1, #4
+    beq 8f
+7:  ldr r3, [r0], #4
+    LARGER r3, 5
+    subs r1, #1
+    bne 7b
+8:  lsrs r2, r2, #1
+    vmov s0, r2
     pop {r4, pc}
     TAKE r3, 1
     TAKE r4, 2
     TAKE r12, 3
     TAKE lr, 4
+    TAKE r3, 5
 
-/* void NAME(void *q, const float *x, const float *end, float factor)
- * q = x * factor to the nearest integer, half to even, four at a time; at least four. */
+/* void NAME(void *q, const float *x, uint32_t n, float factor); VCVTR rounds half to even. */
     .macro QUANTIZE name, store, bytes
 FUNCTION \name
     push {r4, lr}
+    subs r2, #4
+    blo 2f
 1:  vldmia r1!, {s4-s7}
     vmul.f32 s4, s4, s0
     vmul.f32 s5, s5, s0
@@ -266,17 +262,27 @@ FUNCTION \name
     \store r4, [r0], #\bytes
     \store r12, [r0], #\bytes
     \store lr, [r0], #\bytes
-    cmp r1, r2
-    bne 1b
-    pop {r4, pc}
+    subs r2, #4
+    bhs 1b
+2:  adds r2, #4
+    beq 4f
+3:  vldmia r1!, {s4}
+    vmul.f32 s4, s4, s0
+    vcvtr.s32.f32 s4, s4
+    vmov r3, s4
+    \store r3, [r0], #\bytes
+    subs r2, #1
+    bne 3b
+4:  pop {r4, pc}
     .endm
 
-    QUANTIZE tr_dsp_quantize8, strb, 1
-    QUANTIZE tr_dsp_quantize16, strh, 2
+    QUANTIZE tr_kernel_quantize8, strb, 1
+    QUANTIZE tr_kernel_quantize16, strh, 2
 
-/* void tr_dsp_scale(float *dst, const int32_t *sums, const int32_t *end, float scale)
- * dst = (float)sums * scale, four at a time; at least four. */
-FUNCTION tr_dsp_scale
+/* void tr_kernel_scale(float *dst, const int32_t *sums, uint32_t n, float scale) */
+FUNCTION tr_kernel_scale
+    subs r2, #4
+    blo 2f
 1:  vldmia r1!, {s4-s7}
     vcvt.f32.s32 s4, s4
     vcvt.f32.s32 s5, s5
@@ -287,9 +293,17 @@ FUNCTION tr_dsp_scale
     vmul.f32 s6, s6, s0
     vmul.f32 s7, s7, s0
     vstmia r0!, {s4-s7}
-    cmp r1, r2
-    bne 1b
-    bx lr
+    subs r2, #4
+    bhs 1b
+2:  adds r2, #4
+    beq 4f
+3:  vldmia r1!, {s4}
+    vcvt.f32.s32 s4, s4
+    vmul.f32 s4, s4, s0
+    vstmia r0!, {s4}
+    subs r2, #1
+    bne 3b
+4:  bx lr
 #endif
 
 /* ---- transposed ---- */

@@ -16,6 +16,7 @@ from .opcodes import ACC, Op
 
 MAGIC = b"TADP"
 HEADER_BYTES = 64
+LARGEST_FACTOR = 65504  # so that no product with one overflows
 _HEADER = struct.Struct("<4sHHII32sIIf4x")
 
 
@@ -52,9 +53,13 @@ class AdapterFile:
             )
         if zlib.crc32(data[0x10:]) != crc:
             raise BlobError("adapter damaged: the CRC-32 is wrong")
+        if steps >> 31:
+            raise BlobError(f"adapter malformed: {steps} steps")
         factors = np.frombuffer(data, "<f4", count, HEADER_BYTES).astype(np.float32)
-        if any(data[0x3C:0x40]) or not math.isfinite(loss) or not np.isfinite(factors).all():
-            raise BlobError("adapter malformed: a number is not finite or a reserved byte not zero")
+        if any(data[0x3C:0x40]) or not math.isfinite(loss):
+            raise BlobError("adapter malformed: the loss is not finite or a reserved byte not zero")
+        if not (np.abs(factors) <= LARGEST_FACTOR).all():
+            raise BlobError(f"adapter malformed: a factor is not finite or above {LARGEST_FACTOR}")
         return cls(digest, factors, steps, loss)
 
 

@@ -52,6 +52,11 @@ class Program(TyperGroup):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Runs the program; errors in usage are one line like all others."""
         extra["standalone_mode"] = False
+        if sys.stdout is None:  # closed by the shell
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # a letter that the terminal lacks is no error
+                stream.reconfigure(errors="replace")
         try:
             status = super().main(*args, **extra)
         except ClickException as error:
@@ -73,6 +78,11 @@ class Program(TyperGroup):
             fail("interrupted", 130)
         except (typer.Exit, typer.Abort, ClickException, BrokenPipeError):
             raise
+        except OSError as error:
+            if ctx.params.get("debug") or error.strerror is None:
+                raise
+            place = f"{error.filename}: " if error.filename else "cannot write: "
+            fail(f"{place}{error.strerror}", 1)
         except Exception as error:
             if ctx.params.get("debug") or os.environ.get("TERNIO_DEBUG"):
                 traceback.print_exc()

@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from .common import BoardOption, JsonOption, PortOption, connect, emit, example, note, progress, say
-from .infer import DataArgument, GainOption, MirrorOption, PartOption
+from .infer import (
+    DataArgument,
+    GainOption,
+    IdOption,
+    LabelOption,
+    LayoutOption,
+    MirrorOption,
+    PartOption,
+)
+
+HIGHEST_RATE = 1.0  # a step of Adam moves a factor by about the rate
 
 
 def register(app: typer.Typer) -> None:
@@ -21,13 +31,18 @@ def adapt(
     data: DataArgument,
     board: BoardOption = None,
     port: PortOption = None,
-    steps: Annotated[int, typer.Option("--steps", "-n", min=1, help="Single-example steps.")] = 200,
+    steps: Annotated[
+        int, typer.Option("--steps", "-n", min=1, max=10**7, help="Single-example steps.")
+    ] = 200,
     per_class: Annotated[
         int, typer.Option("--per-class", min=1, help="Examples of each class.")
     ] = 10,
     lr: Annotated[float, typer.Option("--lr", help="Learning rate of Adam.")] = 5e-3,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of the choice, the order, fresh factors.")
+        int,
+        typer.Option(
+            "--seed", min=0, max=2**63 - 1, help="Of the choice, the order, fresh factors."
+        ),
     ] = 0,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Drop the adapter that is there first.")
@@ -38,26 +53,28 @@ def adapt(
     part: PartOption = "train",
     gain: GainOption = None,
     mirror: MirrorOption = None,
+    label: LabelOption = None,
+    example_id: IdOption = None,
+    layout: LayoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Trains a LoRA adapter on the board with examples from a file."""
-    import math
-
     from ternio.errors import DataError, LinkError
     from ternio.link.teach import choose_examples, teach
 
     from .examples import load_examples
     from .machine import require_model
 
-    if not 0 < lr < math.inf:
-        raise DataError(f"--lr {lr:g}: expected a number above 0")
+    if not 0 < lr <= HIGHEST_RATE:
+        raise DataError(f"--lr {lr:g}: expected a number above 0, at most {HIGHEST_RATE:g}")
+    how = {"part": part, "gain": gain, "mirror": mirror}
+    how |= {"label": label, "example_id": example_id, "layout": layout}
     with connect(board, port) as client:
         info = require_model(client)
         if not info.adapt_arena:
-            raise LinkError(
-                f"{info.model} was packed without adaptation: pack it without --no-adapt"
-            )
-        examples = load_examples(data, info, part=part, gain=gain, mirror=mirror)
+            why = "boards adapt classifiers only" if info.is_stream else "pack it with --adapt"
+            raise LinkError(f"{info.model} was packed without adaptation: {why}")
+        examples = load_examples(data, info, **how)
         for line in examples.notes:
             note(line)
         if not examples.labelled:

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from .common import BoardOption, JsonOption, PortOption, connect, emit, example, progress, say
+from .common import (
+    BoardOption,
+    JsonOption,
+    PortOption,
+    connect,
+    emit,
+    example,
+    progress,
+    say,
+    write_file,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -85,6 +95,8 @@ def merge(
     from ternio.errors import BlobError
     from ternio.runtime import Model
 
+    if output.exists() and any(s.exists() and output.samefile(s) for s in (blob, adapter)):
+        raise BlobError(f"{output}: is what is to be merged; name another file to write to")
     data, factors = read_file(blob, "blob"), read_file(adapter, "adapter")
     Model(data, str(blob))
     try:
@@ -109,16 +121,6 @@ def read_file(path: Path, what: str) -> bytes:
     if not data:
         raise BlobError(f"the {what} {path} is empty")
     return data
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Writes a file whole, or raises one clear line."""
-    from ternio.errors import BlobError
-
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise BlobError(f"cannot write {path}: {error.strerror}") from None
 
 
 EXAMPLES = {

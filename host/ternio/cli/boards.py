@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from .common import JsonOption, emit, example, note, say
+from .common import JsonOption, emit, example, note, say, show_table
 
 
 def register(app: typer.Typer) -> None:
@@ -68,7 +67,6 @@ def list_boards(
 
 
 def _print_table(boards: list, running: list[dict]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("board", "chip", "core", box=None, pad_edge=False)
@@ -78,8 +76,7 @@ def _print_table(boards: list, running: list[dict]) -> None:
     for b in boards:
         sizes = (f"{size // 1024} K" for size in (b.flash.bytes, b.ram.bytes, b.arena_bytes))
         table.add_row(b.name, b.chip, b.core, *sizes, b.verified)
-    width = None if sys.stdout.isatty() else 140
-    Console(width=width).print(table)
+    show_table(table)
     for item in running:
         what = f"virtual board {item['name']}" if item["name"] else item["board"]
         say(f"running: {what} on {item['port']}, {item['model']}")

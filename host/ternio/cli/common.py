@@ -5,6 +5,7 @@ of a board.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,27 @@ def note(text: str) -> None:
 def emit(data: dict[str, Any]) -> None:
     """One JSON object on one line."""
     typer.echo(json.dumps(data, ensure_ascii=False))
+
+
+def show_table(table: Any) -> None:
+    """A rich table: as wide as it likes where stdout is no terminal; cells are never cut."""
+    from rich.console import Console
+
+    for column in table.columns:
+        column.overflow = "fold"
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def command(start: str, *words: object) -> str:
+    """A command line to copy: `start` as it is, the other words quoted where a shell needs it."""
+    return f"{start} {shlex.join(map(str, words))}"
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all."""
+    from ternio.files import write_whole
+
+    write_whole(path, lambda file: file.write(data))
 
 
 @contextmanager

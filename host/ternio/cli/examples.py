@@ -99,7 +99,9 @@ def parse_factors(option: str, text: str | None, channels: int) -> np.ndarray:
         raise DataError(
             f"{option} {text}: expected numbers with commas between, one per channel"
         ) from None
-    if len(factors) != channels or not np.isfinite(factors).all():
+    if not np.isfinite(factors).all():
+        raise DataError(f"{option} {text}: expected finite numbers")
+    if len(factors) != channels:
         raise DataError(
             f"{option} {text}: {len(factors)} factors, the model has {channels} channels"
         )

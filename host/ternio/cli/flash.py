@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, PortOption, emit, example, progress, say
+from .common import JsonOption, PortOption, emit, example, note, progress, say
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +45,11 @@ def flash(
             target, model, port=port, full=full, hardware=hardware, progress=bar, tell=tell
         )
     info = done.info
+    if not target.merges_rows and not target.is_native and _is_merged(model):
+        note(
+            f"{model} was packed for another kind of core and is slow on a {target.core}: "
+            f"`ternio pack --board {target.name}` makes a faster one"
+        )
     if as_json:
         emit(
             {
@@ -77,7 +82,15 @@ def flash(
             f"{totals['ram']} of {target.ram.bytes} bytes of RAM"
         )
     say(f"{info.board} on {done.port} runs {info.model}, slot {info.slot}, storage {info.storage}")
-    say(f"next: ternio infer DATA --port {done.port}")
+    verb = "generate" if info.is_stream else "infer DATA"
+    say(f"next: ternio {verb} --port {done.port}")
+
+
+def _is_merged(model: Path) -> bool:
+    """Whether ternary rows lie in pairs, as cores with DSP like them."""
+    from ternio.blob import read_blob
+
+    return any(tensor.dtype == "T2D" for tensor in read_blob(model).tensors)
 
 
 def _board_at(port: str | None) -> str:

@@ -42,7 +42,10 @@ def generate(
     top_p: Annotated[
         float, typer.Option("--top-p", help="Choose among the fewest that reach p; 1: all.")
     ] = 1.0,
-    seed: Annotated[int, typer.Option("--seed", help="Same seed, same text, everywhere.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", min=0, max=2**63 - 1, help="Same seed, same text, everywhere."),
+    ] = 0,
     native: Annotated[
         bool, typer.Option("--native", help="Run the board's blob here as well; must be equal.")
     ] = False,
@@ -103,7 +106,7 @@ def _writer(
         yield local_writer(blob, str(model)), no_twin
         return
     with connect(board, port) as client:
-        info = require_model(client)
+        info = require_model(client, text=True)
         if not info.is_stream:
             raise DataError(f"{info.model} on {info.board} is no language model: use ternio infer")
         yield _board_writer(client), lambda: local_writer(client.download("/model"))

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import BoardOption, JsonOption, PortOption, emit, example, note, progress, say
+from .common import (
+    BoardOption,
+    JsonOption,
+    PortOption,
+    emit,
+    example,
+    note,
+    progress,
+    say,
+    show_table,
+)
 
 PartOption = Annotated[str, typer.Option("--part", help="Which part of a data set: train or test.")]
 GainOption = Annotated[
@@ -18,6 +28,11 @@ GainOption = Annotated[
 MirrorOption = Annotated[
     str | None,
     typer.Option("--mirror", help="The same about the training set's means, e.g. 1,-1,-1,1,-1,-1."),
+]
+LabelOption = Annotated[str | None, typer.Option("--label", help="Label column of a table.")]
+IdOption = Annotated[str | None, typer.Option("--id", help="Column that numbers the examples.")]
+LayoutOption = Annotated[
+    str | None, typer.Option("--layout", help="Order in .npz: nlc or ncl (channels first).")
 ]
 DataArgument = Annotated[
     str,
@@ -50,6 +65,9 @@ def infer(
     part: PartOption = "test",
     gain: GainOption = None,
     mirror: MirrorOption = None,
+    label: LabelOption = None,
+    example_id: IdOption = None,
+    layout: LayoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classifies windows on a board."""
@@ -58,8 +76,10 @@ def infer(
     from .examples import load_examples
     from .machine import open_machine, require_equal
 
+    how = {"part": part, "gain": gain, "mirror": mirror}
+    how |= {"label": label, "example_id": example_id, "layout": layout}
     with open_machine(board, port, model) as machine:
-        examples = load_examples(data, machine.facts, part=part, gain=gain, mirror=mirror)
+        examples = load_examples(data, machine.facts, **how)
         for line in examples.notes:
             note(line)
         if not every and not 0 <= index < len(examples):
@@ -144,10 +164,9 @@ def _report_all(results, examples, labels, native: bool, as_json: bool) -> None:
 
 
 def _print_confusion(confusion, labels) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("labelled \\ answered", *labels, box=None, pad_edge=False)
     for name, row in zip(labels, confusion, strict=True):
         table.add_row(name, *(str(count) if count else "." for count in row))
-    Console().print(table)
+    show_table(table)

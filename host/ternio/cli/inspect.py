@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import JsonOption, emit, example, say
+from .common import JsonOption, emit, example, say, show_table
 from .pack import facts, fit, show_blob
 
 if TYPE_CHECKING:
@@ -66,11 +66,8 @@ def _accounts(blob: Blob) -> dict[str, list[Part]]:
 
 
 def _print_tables(blob: Blob) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    console.width = max(console.width, 100)  # figures are not to be cut
     sections = Table("section", box=None, pad_edge=False)
     tensors = Table("tensor", "dtype", "shape", box=None, pad_edge=False)
     boards = Table("board", "fits", box=None, pad_edge=False)
@@ -92,5 +89,5 @@ def _print_tables(blob: Blob) -> None:
         fits = "no" if any(p.missing for p in parts) else "yes"
         boards.add_row(board, fits, *(sizes.get(name, "-") for name in limited))
     for table in (sections, tensors, boards):
-        console.print()
-        console.print(table)
+        say()
+        show_table(table)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ternio.errors import LinkError, RuntimeFault
+from ternio.errors import LinkError, ModelError, RuntimeFault
 from ternio.link.client import BoardClient, BoardInfo, Inference
 from ternio.runtime import Model, Session
 
@@ -53,9 +53,11 @@ def open_machine(board: str | None, port: str | None, model: Path | None) -> Ite
         yield Machine(require_model(client), client.infer, client)
 
 
-def require_model(client: BoardClient) -> BoardInfo:
-    """The board's info; LinkError when it has no model."""
+def require_model(client: BoardClient, text: bool = False) -> BoardInfo:
+    """The board's info; LinkError when it has no model, or one of text where windows are meant."""
     info = client.info()
+    if info.is_stream and not text:
+        raise LinkError(f"{info.model} on {info.board} takes text: use `ternio generate`")
     if not info.model:
         raise LinkError(f"{info.board} has no model ({info.reason}): send one with `ternio flash`")
     return info
@@ -63,6 +65,8 @@ def require_model(client: BoardClient) -> BoardInfo:
 
 def _local_machine(path: Path) -> Machine:
     model = Model.open(path)
+    if model.kind == "tokens":
+        raise ModelError(f"{path} takes text: use `ternio generate`")
     session = Session(model)
 
     def run(window: np.ndarray) -> Inference:

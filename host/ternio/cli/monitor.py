@@ -12,7 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from .common import BoardOption, PortOption, connect, example
-from .infer import GainOption, MirrorOption, PartOption
+from .infer import (
+    GainOption,
+    IdOption,
+    LabelOption,
+    LayoutOption,
+    MirrorOption,
+    PartOption,
+)
 
 HISTORY = 12
 BAR_CELLS = 30
@@ -42,15 +49,19 @@ def monitor(
     part: PartOption = "test",
     gain: GainOption = None,
     mirror: MirrorOption = None,
+    label: LabelOption = None,
+    example_id: IdOption = None,
+    layout: LayoutOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the board's JSON lines as they come.")
     ] = False,
 ) -> None:
     """Shows inferences and adaptation live; Ctrl-C ends it."""
+    chosen = {"part": part, "gain": gain, "mirror": mirror}
+    chosen |= {"label": label, "example_id": example_id, "layout": layout}
     with connect(board, port) as client:
         info = client.info()
         client.telemetry(True)
-        chosen = {"part": part, "gain": gain, "mirror": mirror}
         events = _events(client, info, feed, interval, chosen, seconds)
         try:
             if as_json or not sys.stdout.isatty():

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import BoardOption, JsonOption, emit, example, say
+from .common import BoardOption, JsonOption, command, emit, example, say, show_table, write_file
 
 if TYPE_CHECKING:
     from ternio.blob import Blob
     from ternio.boards import Board
     from ternio.checkpoint import Checkpoint
     from ternio.compile import Options, Part
-
-CORES_WITH_DSP = ("cortex-m4", "cortex-m4f", "cortex-m7", "cortex-m33")
 
 
 def register(app: typer.Typer) -> None:
@@ -79,11 +77,16 @@ def pack(
     from ternio.boards import load_board
     from ternio.checkpoint import load_checkpoint
     from ternio.compile import account, agreement, pack_checkpoint, require_fit
+    from ternio.errors import DataError
 
     target = load_board(board) if board else None
     path = output or checkpoint.with_suffix(".tern")
     trained = load_checkpoint(checkpoint)
     trained.name = name or trained.name
+    if not 0 < abs(scale) <= 1e6:
+        raise DataError(f"--scale {scale:g}: expected a number other than 0, at most 1e6")
+    if path.exists() and path.samefile(checkpoint):
+        raise DataError(f"{path}: is the checkpoint itself; name another file to write to")
     names = tuple(t.strip() for t in targets.split(",") if t.strip())
     options = _options(trained, target, adapt, rank, scale, names, float_dtype, kv)
     options = replace(options, integer_rows=not float_rows)
@@ -95,9 +98,9 @@ def pack(
     if target:
         require_fit(blob, target)
     agreed = agreement(blob, trained, options)
-    _write(path, blob.encode())
+    write_file(path, blob.encode())
     if array is not None:
-        _write(array, c_array(blob).encode())
+        write_file(array, c_array(blob).encode())
     if as_json:
         about = {"file": str(path), **facts(blob), "board": target and target.name, **fit(parts)}
         emit({**about, "agreement": agreed and asdict(agreed)})
@@ -111,7 +114,7 @@ def pack(
     say(f"wrote {path}: {path.stat().st_size} bytes")
     if array is not None:
         say(f"wrote {array}: {array.stat().st_size} bytes")
-    say(f"next: ternio flash {path} --board {target.name if target else 'netduinoplus2'}")
+    say(f"next: {command('ternio flash', path, '--board', board or 'netduinoplus2')}")
 
 
 def _options(
@@ -134,17 +137,8 @@ def _options(
     if adapt is None:
         adapt = trained.kind != "lm" and (board is None or board.adapts)
     room = input_room(trained.config, board) if board else None
-    merge = bool(board) and board.core in CORES_WITH_DSP
+    merge = bool(board) and board.merges_rows
     return Options(adapt, rank, scale, targets, float_dtype, room, kv, merge_rows=merge)
-
-
-def _write(path: Path, data: bytes) -> None:
-    from ternio.errors import BlobError
-
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise BlobError(f"cannot write {path}: {error.strerror}") from None
 
 
 def facts(blob: Blob) -> dict[str, Any]:
@@ -202,7 +196,6 @@ def show_account(parts: list[Part], board: str) -> None:
     """The account of a board as a table."""
     if not parts:
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("memory", f"part on {board}", box=None, pad_edge=False)
@@ -211,4 +204,4 @@ def show_account(parts: list[Part], board: str) -> None:
     for p in parts:
         has, missing = ("" if n is None else str(n) for n in (p.has, p.missing or None))
         table.add_row(p.memory, p.name, str(p.needs), has, missing)
-    Console().print(table)
+    show_table(table)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from ternio.cli.common import emit, note, say
+from ternio.cli.common import command, emit, note, say
 from ternio.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -246,10 +246,10 @@ def _finish(
             lines["plot"] = str(job.plot)
         if fit.interrupted:
             task = " --task lm" if checkpoint.kind == "lm" else ""
-            command = f"ternio train {job.source}{task} --resume {job.path}"
-            lines["next"] = f"{command} (with the same options for data)"
-        elif checkpoint.kind == "classify":
-            lines["next"] = f"ternio pack {job.path}"
+            again = command(f"ternio train{task}", job.source, "--resume", job.path)
+            lines["next"] = f"{again} (with the same options for data)"
+        else:
+            lines["next"] = command("ternio pack", job.path)
         for name, text in lines.items():
             say(f"{name:<7} {text}")
         if sample is not None:

@@ -29,6 +29,7 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,11 @@ def read_csv(
     if table.header is None:
         if label or example_id:
             raise DataError(f"{path.name}: the first line is no header, so no column has a name")
+        if recording is True:
+            raise DataError(
+                f"{path.name}: the first line is no header; name the columns there, e.g. "
+                "label,ax,ay,az"
+            )
         return _read_headerless(table)
     label_column = _find_column(table, label, LABEL_COLUMNS)
     if label_column is None:
@@ -256,7 +262,8 @@ def _read_wide(table: Table, label_column: int) -> RawDataset:
         numbers = [int(_NUMBERED.match(header[c])["index"]) for c in columns]  # type: ignore[index]
         if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
             raise DataError(
-                f"{table.name}: the columns of {name!r} are not numbered in one ascending run"
+                f"{table.name}: the columns of {name!r} are not numbered in one ascending run; "
+                "where each row is one sample of a recording, use --window"
             )
     return _rows_as_examples(table, label_column, groups)
 
@@ -281,7 +288,19 @@ def _rows_as_examples(table: Table, label_column: int, groups: dict[str, list[in
         series.append(values[: present[-1] + 1] if present.size else values[:0])
         labels.append(_label(table, row, label_column))
         places.append(f"{table.name}:{line}")
-    return RawDataset(table.name, series, labels, tuple(groups), places)
+    notes = _doubt(table.name, labels, max(sizes))
+    return RawDataset(table.name, series, labels, tuple(groups), places, notes=notes)
+
+
+def _doubt(name: str, labels: list[str], length: int) -> tuple[str, ...]:
+    """A note where short examples in long stretches of one label look like samples."""
+    stretches = 1 + sum(a != b for a, b in pairwise(labels))
+    if length >= 16 or len(labels) < 20 * stretches:
+        return ()
+    return (
+        f"{name}: taken for a row per example of {length} samples; where each row is one sample of "
+        "a recording, use --window",
+    )
 
 
 def _label(table: Table, row: int, column: int) -> str:

@@ -164,6 +164,7 @@ def _as_read(data: Dataset, part: str) -> RawDataset:
 
 
 def _read_folder(folder: Path, **options: Any) -> tuple[RawDataset, RawDataset | None]:
+    folder = folder.resolve()  # `.` has no name
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
     parts = {}
     for part in PARTS:

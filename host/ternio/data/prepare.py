@@ -114,7 +114,7 @@ def _fill_missing(raw: RawDataset, policy: str, notes: list[str]) -> RawDataset:
         if len(wild):
             t, c = wild[0]
             raise DataError(
-                f"{raw.place(i, t, c)}: {values[t, c]:g} is infinite or too large for float32"
+                f"{raw.place(i, t, c)}: {values[t, c]:g} is infinite or above {_LARGEST:g}"
             )
         if np.isnan(values).any():
             bad.append(i)

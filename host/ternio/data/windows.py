@@ -28,7 +28,7 @@ def cut(raw: RawDataset, length: int, stride: int, notes: list[str]) -> RawDatas
         longest = max(map(len, raw.series))
         raise DataError(
             f"{raw.source}: the longest stretch of one label has {longest} samples, too few for a "
-            f"window of {length}; choose a smaller --window"
+            f"window of {length}"
         )
     used = {i for i, _ in spans}
     short = len(raw) - len(used)

@@ -15,6 +15,7 @@ TERNIO = {
     70: "the board's arena is too small for the model",
     71: "the board has no such file",
 }
+_LOST = "where an adapter has run away, `ternio adapter reset` drops it"
 # Zephyr's fs_mgmt codes that a board may send.
 FILES = {
     2: "the file name is not valid",
@@ -59,6 +60,7 @@ def _ternio(rc: int) -> str | None:
     try:
         from ternio._runtime import ffi, lib
 
-        return ffi.string(lib.tr_status_text(rc)).decode()
+        text = ffi.string(lib.tr_status_text(rc)).decode()
+        return f"{text}; {_LOST}" if rc == lib.TR_ERR_VALUE else text
     except ImportError:
         return None

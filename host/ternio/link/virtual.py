@@ -28,6 +28,7 @@ from ternio.paths import state_dir
 
 BANNER_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 2.0
+LEAST_FREE_BYTES = 1 << 16
 QEMU = "qemu-system-arm"
 
 # Children of this process, kept so that they are reaped when they end.
@@ -109,6 +110,8 @@ class VirtualBoards:
         """
         name = name or board.name
         self.folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self.folder).free < LEAST_FREE_BYTES:
+            raise BoardError(f"no space left on the disk of {self.folder}: {name} cannot start")
         self.stop(name)
         if not Path(image).is_file():
             raise BoardError(f"there is no image {image} to start {name} with")
