@@ -30,17 +30,22 @@ TE_INLINE void V(tile)(const int rows, const int vectors, const te_tile *t) {
         }
         b += t->b_row;
     }
-    for (int j = 0; j < vectors; j++) {
+    if (t->columns >= vectors * V(lanes) && !t->row_scale && !t->bias) { /* the usual case */
+        te_float *c = t->c;
+        TE_UNROLL
+        for (int i = 0; i < rows; i++, c += t->c_row) {
+            TE_UNROLL
+            for (int j = 0; j < vectors; j++) {
+                te_float *to = c + j * V(lanes);
+                V(store)(to, t->accumulate ? V(load)(to) + sum[i][j] : sum[i][j]);
+            }
+        }
+        return;
+    }
+    for (int j = 0; j < vectors; j++) { /* sums by way of memory, which keeps this short */
         const int64_t n = t->columns - j * V(lanes);
         te_float *c = t->c + j * V(lanes);
-        if (n >= V(lanes) && !t->row_scale && !t->bias) { /* the usual case, without choices */
-            TE_UNROLL
-            for (int i = 0; i < rows; i++, c += t->c_row)
-                V(store)(c, t->accumulate ? V(load)(c) + sum[i][j] : sum[i][j]);
-            continue;
-        }
         V(vec) bias = t->bias ? V(load_n)(t->bias + j * V(lanes), n) : V(set)(0);
-        TE_UNROLL
         for (int i = 0; i < rows; i++, c += t->c_row) {
             V(vec) value = t->accumulate ? V(load_n)(c, n) + sum[i][j] : sum[i][j];
             V(store_n)(c, value * V(set)(t->row_scale ? t->row_scale[i] : 1) + bias, n);

@@ -217,16 +217,20 @@ class Tensor:
 
         Args:
             retain_tape: keep the recorded operations, to read them; else the tape starts anew,
-                and what was computed before counts as a constant from here on.
+                what only it held is given up, and what was computed before counts as a constant
+                from here on.
         """
         if not self.requires_grad:
             raise ModelError(
                 "backward() of a tensor that no parameter took part in, so that there is nothing "
                 "to differentiate by"
             )
+        context = self.context.pointer
+        lib.te_set_single_use(context, int(not retain_tape))
         try:
-            self.context.check(lib.te_backward(self.context.pointer, self.pointer) == lib.TE_OK)
+            self.context.check(lib.te_backward(context, self.pointer) == lib.TE_OK)
         finally:
+            lib.te_set_single_use(context, 0)
             if not retain_tape:
                 self.context.reset()
 

@@ -60,6 +60,23 @@ def test_from_numpy_keeps_the_array_while_the_tape_needs_it():
         assert not context.tape()
 
 
+def test_backward_gives_up_what_only_the_tape_held():
+    from ternio._engine import lib
+
+    def peak(retain: bool) -> tuple[int, np.ndarray]:
+        with Context() as context:
+            weights = [Tensor(np.linspace(0.9, 1, 50_000), requires_grad=True) for _ in range(12)]
+            y = weights[0]
+            for w in weights[1:]:
+                y = y * w
+            y.mean().backward(retain_tape=retain)
+            return lib.te_bytes_peak(context.pointer), weights[0].grad.copy()
+
+    (kept, expected), (given_up, found) = peak(True), peak(False)
+    np.testing.assert_array_equal(found, expected)
+    assert given_up < 0.9 * kept
+
+
 def frozen(array: np.ndarray) -> np.ndarray:
     array.flags.writeable = False
     return array

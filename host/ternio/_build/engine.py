@@ -10,6 +10,7 @@ package of this name, which has to be installed where the build runs (pip: --no-
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,12 @@ _PREAMBLE = """
 #pragma GCC optimize("Os")
 #endif
 """
+# What C programs and tests call, and Python does not: each wrapper takes about 500 bytes.
+_ONLY_C = (
+    "backward_from bytes_held bytes_used cross_entropy ctx_trim fail_allocation from_data "
+    "grad_create optim_count optim_param quantize_int8 random_normal random_u64 random_uniform "
+    "refcount set_training training"
+).split()
 # Python memory lent to a tensor is handed back through this function (ternio/tensor.py).
 _CALLBACK = 'extern "Python" void te_py_release(void *owner);'
 
@@ -55,8 +62,12 @@ def ffi_builder(root: Path) -> cffi.FFI:
     engine = (root / "host" / "engine").resolve()
     header = (engine / "te.h").read_text(encoding="utf-8")
     declarations = header.split("/* cdef-begin */")[1].split("/* cdef-end */")[0]
+    declarations = re.sub(r"/\*.*?\*/", "", declarations, flags=re.S)
+    for name in _ONLY_C:
+        declarations, found = re.subn(rf"^[^;#{{}}]*?\bte_{name}\([^;]*;", "", declarations, flags=re.M)
+        assert found == 1, f"te.h declares te_{name} {found} times"
     blas = _blas(os.environ.get("TERNIO_BLAS", ""))
-    strip = ["-s", "-Wl,-z,noseparate-code"] if sys.platform == "linux" else []
+    strip = ["-s", "-Wl,-z,noseparate-code", "-Wl,--gc-sections"] if sys.platform == "linux" else []
     ffi = cffi.FFI()
     ffi.cdef("typedef float te_float;\n" + declarations + _CALLBACK)
     ffi.set_source(
@@ -72,6 +83,8 @@ def ffi_builder(root: Path) -> cffi.FFI:
             "-g0",
             "-fvisibility=hidden",
             "-fno-asynchronous-unwind-tables",
+            "-fno-align-functions",
+            "-ffunction-sections",
         ],
         extra_link_args=[*strip, *blas["extra_link_args"]],
         py_limited_api=True,
