@@ -6,6 +6,7 @@ Each command lives in a module with `register(app)` that imports what is heavy o
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -53,7 +54,7 @@ class Program(TyperGroup):
         """Runs the program; errors in usage are one line like all others."""
         extra["standalone_mode"] = False
         if sys.stdout is None:  # closed by the shell
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            sys.stdout = io.StringIO()
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a letter that the terminal lacks is no error
                 stream.reconfigure(errors="replace")

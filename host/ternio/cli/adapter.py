@@ -93,10 +93,10 @@ def merge(
     """Bakes an adapter into a blob, which then answers the same without it."""
     from ternio.blob import merge_adapter
     from ternio.errors import BlobError
+    from ternio.files import require_apart
     from ternio.runtime import Model
 
-    if output.exists() and any(s.exists() and output.samefile(s) for s in (blob, adapter)):
-        raise BlobError(f"{output}: is what is to be merged; name another file to write to")
+    require_apart(output, blob=blob, adapter=adapter)
     data, factors = read_file(blob, "blob"), read_file(adapter, "adapter")
     Model(data, str(blob))
     try:
