@@ -103,6 +103,12 @@ class Model:
         except OSError as error:
             raise BlobError(f"{os.fspath(source)}: {error.strerror}") from error
 
+    def channel_names(self) -> tuple[str, ...]:
+        """What the channels were called in the training data; () where the blob does not say."""
+        from .blob.meta import channel_names
+
+        return channel_names(lambda start, count: self._blob[start : start + count].tobytes())
+
     @property
     def can_adapt(self) -> bool:
         """Whether the blob has an adapt program."""

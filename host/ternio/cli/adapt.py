@@ -4,20 +4,12 @@ stays as it is.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .common import BoardOption, JsonOption, PortOption, connect, emit, example, note, progress, say
-from .infer import (
-    DataArgument,
-    GainOption,
-    IdOption,
-    LabelOption,
-    LayoutOption,
-    MirrorOption,
-    PartOption,
-)
+from .common import BoardOption, JsonOption, PortOption, connect, emit, example, progress, say
+from .data_options import DataArgument, examples_for, takes_data
 
 HIGHEST_RATE = 1.0  # a step of Adam moves a factor by about the rate
 
@@ -27,6 +19,7 @@ def register(app: typer.Typer) -> None:
     app.command("adapt", epilog=example("ternio adapt motion-other-wrist --steps 200"))(adapt)
 
 
+@takes_data(part="train")
 def adapt(
     data: DataArgument,
     board: BoardOption = None,
@@ -50,33 +43,23 @@ def adapt(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Store the adapter on the board.")
     ] = True,
-    part: PartOption = "train",
-    gain: GainOption = None,
-    mirror: MirrorOption = None,
-    label: LabelOption = None,
-    example_id: IdOption = None,
-    layout: LayoutOption = None,
+    how: Any = None,
     as_json: JsonOption = False,
 ) -> None:
     """Trains a LoRA adapter on the board with examples from a file."""
     from ternio.errors import DataError, LinkError
     from ternio.link.teach import choose_examples, teach
 
-    from .examples import load_examples
     from .machine import require_model
 
     if not 0 < lr <= HIGHEST_RATE:
         raise DataError(f"--lr {lr:g}: expected a number above 0, at most {HIGHEST_RATE:g}")
-    how = {"part": part, "gain": gain, "mirror": mirror}
-    how |= {"label": label, "example_id": example_id, "layout": layout}
     with connect(board, port) as client:
         info = require_model(client)
         if not info.adapt_arena:
             why = "boards adapt classifiers only" if info.is_stream else "pack it with --adapt"
             raise LinkError(f"{info.model} was packed without adaptation: {why}")
-        examples = load_examples(data, info, **how)
-        for line in examples.notes:
-            note(line)
+        examples = examples_for(data, info, client.channel_names, how)
         if not examples.labelled:
             raise DataError(f"{data}: adapting needs labelled examples")
         chosen = choose_examples(examples.classes, per_class, seed)

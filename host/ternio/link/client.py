@@ -257,6 +257,23 @@ class BoardClient(BoardSession):
         """
         self.upload("/model", blob, progress)
 
+    def channel_names(self) -> tuple[str, ...]:
+        """What the model's channels were called in the training data; () where it does not say."""
+        from ternio.blob.meta import channel_names
+
+        return channel_names(self._read_model)
+
+    def _read_model(self, start: int, count: int) -> bytes:
+        """A part of the model's file."""
+        data = b""
+        while len(data) < count:
+            request = m.FileDownload(off=start + len(data), name="/model")
+            block = self._ask(request, STORAGE_TIMEOUT_S, tries=3).data
+            if not block:
+                break
+            data += block
+        return data[:count]
+
     def download(self, name: str) -> bytes:
         """A file of the board."""
         data, total = b"", None
