@@ -80,6 +80,18 @@ def test_what_people_read(user):
     assert "running: virtual board native on /dev/" in boards and "model train" in boards
 
 
+def test_an_adaptation_that_does_harm_is_undone(user):
+    user.run("flash", "mine.tern", "--board", "native")
+    user.run("adapt", "train.csv", "--steps", 5)
+    user.run("adapter", "pull", "-o", "good.tadp")
+    refused = user.refused("adapt", "train.csv", "--steps", 40, "--lr", 1)
+    assert "adapting did harm: " in refused and "has its earlier adapter again" in refused
+    user.run("adapter", "pull", "-o", "still.tadp")
+    assert (user.folder / "still.tadp").read_bytes() == (user.folder / "good.tadp").read_bytes()
+    forced = user.json("adapt", "train.csv", "--steps", 40, "--lr", 1, "--force")
+    assert forced["kept"] and forced["saved"] and forced["after"]["loss"] > forced["before"]["loss"]
+
+
 def test_monitor(user):
     user.run("flash", "mine.tern", "--board", "native")
     feed = ("monitor", "--feed", "test.csv", "--interval", 0)

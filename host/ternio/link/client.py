@@ -73,9 +73,13 @@ class Inference:
     @property
     def probability(self) -> float:
         """Softmax probability of the winning class."""
+        return self.probability_of(self.index)
+
+    def probability_of(self, index: int) -> float:
+        """Softmax probability of a class."""
         z = self.logits.astype(np.float64)
         e = np.exp(z - z.max())
-        return float(e[self.index] / e.sum())
+        return float(e[index] / e.sum())
 
 
 @dataclass(frozen=True)
