@@ -113,5 +113,5 @@ def test_no_argument_crashes(tmp_path, double):
     program = tmp_path / "absurd"
     sources = [str(HERE / "absurd_check.c"), str(ENGINE / "engine.c")]
     subprocess.run([*command, *sources, "-lm", "-o", str(program)], check=True)
-    done = subprocess.run([program, "300"], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([program, "200"], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
