@@ -149,11 +149,12 @@ static void te_share(te_ctx *ctx, int64_t count, int64_t grain, te_range_fn func
 #endif
 
 int te_threads(const te_ctx *ctx) {
-    return ctx->threads;
+    return ctx ? ctx->threads : 0;
 }
 
 te_status te_set_threads(te_ctx *ctx, int threads) {
     struct te_pool *pool = NULL;
+    if (!ctx) return TE_ERR_VALUE;
     if (threads < 1 || threads > TE_MAX_THREADS) {
         te_fail(ctx, TE_ERR_VALUE, "threads: %d asked for, 1 to %d are possible", threads,
                 (int)TE_MAX_THREADS);
