@@ -53,6 +53,8 @@ class Model:
         channels, length: shape of the input window, `length` rows of `channels` samples. Of a
             language model 1 and its context.
         outputs: number of logits.
+        choices: how many of them a text is written in: not the last one where its token stands
+            for any character outside of the vocabulary.
         sample_rate_hz: 0.0 when unknown.
         input_scale: [channels] float32, raw units per integer step.
         infer_work, adapt_work: work of one run of each program, in about multiply-accumulates.
@@ -73,6 +75,7 @@ class Model:
         self.length: int = self._c.length
         self.outputs: int = self._c.outputs
         self.sample_rate_hz: float = self._c.sample_rate_hz
+        self.choices = self.outputs - (lib.tr_model_character(self._c, self.outputs - 1) < 0)
         self.kind = "tokens" if self._c.kind == lib.TR_TOKENS else "window"
         scales = 0 if self.kind == "tokens" else self.channels
         scale = ffi.buffer(self._c.input_scale, 4 * scales) if scales else b""
@@ -272,7 +275,7 @@ class Session:
                         self.step(old)
                 logits = self.step(token)
                 kept.append(token)
-            pending = [sampler(logits)]
+            pending = [sampler(logits[: self.model.choices])]
             yield pending[0]
 
     def adapt_begin(
