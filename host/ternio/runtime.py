@@ -370,7 +370,7 @@ class Sampler:
         if not 0 <= temperature < float("inf") or not 0 < top_p <= 1 or not 0 <= top_k < 1 << 32:
             raise DataError(
                 f"temperature {temperature}, top_k {top_k}, top_p {top_p}: expected temperature "
-                ">= 0, top_k >= 0 and 0 < top_p <= 1"
+                ">= 0, top_k 0 (all) to 4294967295, and 0 < top_p <= 1"
             )
         self._c = ffi.new("tr_sampler *")
         self._c.temperature, self._c.top_k, self._c.top_p = temperature, top_k, top_p

@@ -69,6 +69,13 @@ class Program(TyperGroup):
             sys.exit(130)
         sys.exit(status if isinstance(status, int) else 0)
 
+    def make_context(self, *args: Any, **extra: Any) -> typer.Context:
+        """Reads the options; Ctrl-C meanwhile ends like that in a command."""
+        try:
+            return super().make_context(*args, **extra)
+        except KeyboardInterrupt:
+            fail("interrupted", 130)
+
     def invoke(self, ctx: typer.Context) -> Any:
         """Runs the command; Ctrl-C ends with status 130."""
         try:
@@ -128,8 +135,3 @@ def program(
 
 for _name in COMMANDS:
     import_module(f"ternio.cli.{_name}").register(app)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    app()
