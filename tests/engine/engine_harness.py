@@ -6,6 +6,7 @@ Only what tests need; the bindings that users see are in ``host/ternio``.
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 from pathlib import Path
 
@@ -19,10 +20,11 @@ def compile_library(folder: Path, double: bool) -> Path:
     """Builds ``engine.c`` into ``folder``; ``double`` selects the double-precision build.
 
     The language standard is the compiler's default, in which GCC may fuse products and sums where
-    the engine does not forbid it.
+    the engine does not forbid it. `TE_TEST_CFLAGS` in the environment adds flags.
     """
     library = folder / ("te_double.so" if double else "te_float.so")
     flags = ["-O1", "-DTE_DOUBLE"] if double else ["-O2"]
+    flags += os.environ.get("TE_TEST_CFLAGS", "").split()
     command = ["cc", *flags, "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     subprocess.run([*command, str(ENGINE / "engine.c"), "-lm", "-o", str(library)], check=True)
     return library
