@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -28,6 +29,24 @@ def compile_library(folder: Path, double: bool) -> Path:
     command = ["cc", *flags, "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     subprocess.run([*command, str(ENGINE / "engine.c"), "-lm", "-o", str(library)], check=True)
     return library
+
+
+def header_functions() -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """(result type, name, [(type, name) of each argument]) of all functions of the header."""
+    text = (ENGINE / "te.h").read_text()
+    text = text.split("/* cdef-begin */")[1].split("/* cdef-end */")[0]
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
+    found = []
+    for result, name, inside in re.findall(r"([\w ]+?[ *]+)(te_\w+)\(([^()]*)\);", text):
+        arguments = []
+        for argument in [] if inside == "void" else inside.split(","):
+            kind, own, array = re.fullmatch(
+                r"\s*(.*?[\s*])(\w+)(\[\d*\])?\s*", argument, re.S
+            ).groups()
+            kind = " ".join(kind.removeprefix("const ").split())
+            arguments.append((kind + (" []" if array else ""), own))
+        found.append((" ".join(result.removeprefix("const ").split()), name, arguments))
+    return found
 
 
 class EngineError(Exception):
