@@ -27,6 +27,7 @@ from ternio.errors import CompileError
 from ternio.models import LanguageModel, LanguageModelConfig
 from ternio.runtime import Model, Sampler, Session
 from ternio.tensor import Tensor
+from ternio.train import generate
 
 ALPHABET = "\n abcdefghilmnoprstu"
 
@@ -144,6 +145,19 @@ def test_generate_writes_what_the_runtime_chooses(blob: Blob, file: Path) -> Non
     assert shown == f"to be{expected}\n"
     other = json.loads(run("generate", *options[:-4], "--seed", 10, "--json").output)
     assert other["text"] != expected
+
+
+def test_the_token_of_other_characters_is_never_written(blob: Blob) -> None:
+    """Nearly all tokens alike by their temperature: it would come up twenty times."""
+    session = Session(Model.open(blob.encode()))
+    here = session.generate([0], Sampler(50.0, seed=3))
+    written = session.model.text(list(itertools.islice(here, 400)))
+    trained = checkpoint_of()
+    twin = generate(trained.language_model, trained.vocabulary, "a", 400, temperature=50.0)
+    for text in (written, twin):
+        assert len(text) == 400 and set(text) == set(ALPHABET)
+    session = Session(Model.open(pack_checkpoint(checkpoint_of("bytes")).encode()))
+    assert 255 in itertools.islice(session.generate([0], Sampler(50.0, seed=3)), 4000)
 
 
 def test_what_generate_prints_harms_no_console() -> None:
