@@ -143,7 +143,8 @@ typedef struct tr_sampler {
     uint64_t state;    /* of the random numbers: any seed; moves on by one draw a token */
 } tr_sampler;
 
-/* The chosen token of logits[outputs]. weights[outputs] is working memory. */
+/* The chosen token of logits[outputs]. weights[outputs] is working memory. Where the last token is
+ * TR_ANY_OTHER give one output less: nobody could read it. */
 uint32_t tr_sample(tr_sampler *sampler, const float *logits, uint32_t outputs, uint32_t *weights);
 
 /* The last `length` frames of a sensor, of which every `hop`th asks for an inference. */

@@ -2,7 +2,7 @@
  * rows.h. Each activation is one function that gives its value at v and sets its derivative. */
 
 TE_INLINE V(vec) V(relu_at)(V(vec) v, V(vec) * slope) {
-    *slope = V(select)(v > V(set)(0), V(set)(1), V(set)(0));
+    *slope = V(select)(v <= V(set)(0), V(set)(0), V(set)(1));
     return V(max)(v, V(set)(0));
 }
 

@@ -5,7 +5,7 @@
 /* Each check returns 1, or records the failure and returns 0. */
 
 static int te_check_owner(te_ctx *ctx, const char *op, const char *name, const te_tensor *t) {
-    if (!t) {
+    if (!ctx || !t) {
         te_fail(ctx, TE_ERR_VALUE, "%s: %s is NULL", op, name);
         return 0;
     }
@@ -34,7 +34,7 @@ static int te_check_float(te_ctx *ctx, const char *op, const char *name, te_tens
 
 /* An input that may be NULL; but a NULL after a failure is that failure passed on. */
 static int te_check_optional(te_ctx *ctx, const char *op, const char *name, te_tensor *t) {
-    if (!t) return ctx->status == TE_OK;
+    if (!t) return ctx && ctx->status == TE_OK;
     return te_check_float(ctx, op, name, t);
 }
 

@@ -31,6 +31,7 @@ typedef struct {
 } te_chuck_memory;
 
 void te_chuck_defaults(te_chuck_settings *settings) {
+    if (!settings) return;
     *settings = (te_chuck_settings){.beta1 = 0.9,
                                     .beta2 = 0.999,
                                     .eps = 1e-8,
@@ -58,15 +59,32 @@ void te_chuck_defaults(te_chuck_settings *settings) {
                                     .scale_up = 1.2};
 }
 
+static int te_chuck_share(double value) {
+    return value >= 0 && value <= 1;
+}
+
 static int te_chuck_check(te_ctx *ctx, const te_chuck_settings *s) {
     if (s->window < 4 || s->window > TE_CHUCK_MAX_WINDOW || s->slow_interval < 1 ||
-        !(s->lowest > 0) || !(s->lowest <= s->highest)) {
+        !(s->lowest > 0) || !(s->lowest <= s->highest) || !isfinite(s->highest)) {
         te_fail(
             ctx, TE_ERR_VALUE,
             "chuck: window %lld must be 4 to %d, slow_interval %lld at least 1, lowest %g above "
             "0 and at most highest %g",
             (long long)s->window, (int)TE_CHUCK_MAX_WINDOW, (long long)s->slow_interval, s->lowest,
             s->highest);
+        return 0;
+    }
+    if (!te_chuck_share(s->revert) || !te_chuck_share(s->loss_decay) ||
+        !te_chuck_share(s->noise_decay) || !te_chuck_share(s->slow_decay)) {
+        te_fail(ctx, TE_ERR_VALUE,
+                "chuck: revert %g, loss_decay %g, noise_decay %g, slow_decay %g must be in 0..1",
+                s->revert, s->loss_decay, s->noise_decay, s->slow_decay);
+        return 0;
+    }
+    if (!isfinite(s->damp + s->push + s->loss_threshold + s->norm_threshold + s->still_threshold +
+                  s->noise + s->freeze_norm + s->slow_margin + s->scale_down + s->scale_floor +
+                  s->scale_up)) {
+        te_fail(ctx, TE_ERR_VALUE, "chuck: a setting is not a finite number");
         return 0;
     }
     return 1;

@@ -5,7 +5,7 @@
 
 /* Keeps the first failure; returns NULL so that a caller can return the result. */
 static void *te_fail(te_ctx *ctx, te_status status, const char *format, ...) {
-    if (ctx->status == TE_OK) {
+    if (ctx && ctx->status == TE_OK) {
         va_list arguments;
         ctx->status = status;
         va_start(arguments, format);
@@ -35,13 +35,14 @@ const char *te_status_text(int status) {
 }
 
 te_status te_last_status(const te_ctx *ctx) {
-    return ctx->status;
+    return ctx ? ctx->status : TE_ERR_VALUE;
 }
 const char *te_last_error(const te_ctx *ctx) {
-    return ctx->error;
+    return ctx ? ctx->error : "the context is NULL";
 }
 
 void te_clear_error(te_ctx *ctx) {
+    if (!ctx) return;
     ctx->status = TE_OK;
     ctx->error[0] = 0;
 }
@@ -86,33 +87,33 @@ void te_ctx_free(te_ctx *ctx) {
 }
 
 void te_set_recording(te_ctx *ctx, int on) {
-    ctx->recording = on != 0;
+    if (ctx) ctx->recording = on != 0;
 }
 int te_recording(const te_ctx *ctx) {
-    return ctx->recording;
+    return ctx ? ctx->recording : 0;
 }
 void te_set_training(te_ctx *ctx, int on) {
-    ctx->training = on != 0;
+    if (ctx) ctx->training = on != 0;
 }
 int te_training(const te_ctx *ctx) {
-    return ctx->training;
+    return ctx ? ctx->training : 0;
 }
 void te_set_own_results(te_ctx *ctx, int on) {
-    ctx->own_results = on != 0;
+    if (ctx) ctx->own_results = on != 0;
 }
 
 void te_set_single_use(te_ctx *ctx, int on) {
-    ctx->single_use = on != 0;
+    if (ctx) ctx->single_use = on != 0;
 }
 
 const char *te_simd(const te_ctx *ctx) {
-    return ctx->kernels->name;
+    return ctx ? ctx->kernels->name : "";
 }
 
 te_status te_set_simd(te_ctx *ctx, const char *name) {
-    const te_kernels *kernels = te_find_kernels(name);
+    const te_kernels *kernels = ctx && name ? te_find_kernels(name) : NULL;
     if (!kernels) {
-        te_fail(ctx, TE_ERR_VALUE, "simd: this machine has no kernels \"%s\"", name);
+        te_fail(ctx, TE_ERR_VALUE, "simd: this machine has no kernels \"%s\"", name ? name : "");
         return TE_ERR_VALUE;
     }
     ctx->kernels = kernels;

@@ -33,14 +33,12 @@ typedef te_float te_float4
 #ifdef TE_DOUBLE
 typedef long long te_int;
 #define TE_ROUND_MAGIC 6755399441055744.0 /* 1.5 * 2^52 */
-#define TE_HUGE        1e300
 #define TE_LIBM_EXP    exp
 #define TE_LIBM_LOG    log
 #define TE_LIBM_SQRT   sqrt
 #else
 typedef int te_int;
 #define TE_ROUND_MAGIC 12582912.0f /* 1.5 * 2^23 */
-#define TE_HUGE        1e37f
 #define TE_LIBM_EXP    expf
 #define TE_LIBM_LOG    logf
 #define TE_LIBM_SQRT   sqrtf

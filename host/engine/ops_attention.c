@@ -86,15 +86,16 @@ te_tensor *te_rope(te_ctx *ctx, te_tensor *x, int64_t head_dim, int pairing, dou
                    int64_t offset) {
     char text[TE_SHAPE_CHARS];
     if (!te_check_float(ctx, "rope", "x", x) || !te_check_dims(ctx, "rope", "x", x, 2)) return NULL;
-    if (head_dim < 2 || head_dim % 2 || te_width(x) % head_dim)
+    if (head_dim < 2 || head_dim % 2 || te_width(x) < head_dim || te_width(x) % head_dim)
         return te_fail(ctx, TE_ERR_SHAPE,
                        "rope: head_dim %lld must be even and divide the width of x %s",
                        (long long)head_dim, te_shape_text(x, text));
-    if (!(base > 0) || offset < 0 ||
+    if (!(base > 0) || offset < 0 || offset > INT32_MAX ||
         (pairing != TE_ROPE_SPLIT_HALF && pairing != TE_ROPE_INTERLEAVED))
-        return te_fail(ctx, TE_ERR_VALUE,
-                       "rope: base %g must be positive, offset %lld at least 0, pairing %d 0 or 1",
-                       base, (long long)offset, pairing);
+        return te_fail(
+            ctx, TE_ERR_VALUE,
+            "rope: base %g must be positive, offset %lld 0 to 2^31 - 1, pairing %d 0 or 1", base,
+            (long long)offset, pairing);
     te_node node = {.op = TE_OP_ROPE,
                     .n_in = 1,
                     .in = {x},

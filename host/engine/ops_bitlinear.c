@@ -47,6 +47,7 @@ static void te_to_signed(int64_t n, int8_t *q) {
 }
 
 te_float te_quantize_ternary(const te_float *w, int64_t n, int8_t *trits) {
+    if (!w || !trits || n < 1) return 0;
     const te_kernels *kernels = te_find_kernels("portable");
     const te_float gamma = te_mean_abs(NULL, kernels, w, n);
     kernels->trits(n, gamma + TE_QUANT_EPS, w, (uint8_t *)trits);
@@ -55,6 +56,7 @@ te_float te_quantize_ternary(const te_float *w, int64_t n, int8_t *trits) {
 }
 
 te_float te_quantize_int8(const te_float *x, int64_t n, int8_t *q) {
+    if (!x || !q || n < 1) return 0;
     te_float s;
     te_find_kernels("portable")->codes(1, n, n, TE_QUANT_EPS, x, (uint8_t *)q, &s);
     te_to_signed(n, q);

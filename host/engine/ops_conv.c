@@ -45,6 +45,8 @@ te_tensor *te_conv1d(te_ctx *ctx, te_tensor *x, te_tensor *w, te_tensor *b, int6
                     .n_int = 3,
                     .ints = {stride, left, right}};
     te_conv_dims d = te_conv_layout(x, w, node.ints);
+    if (d.padded_time > (INT64_C(1) << 36) / (d.batch * d.channels + 1))
+        return te_fail_shapes(ctx, "conv1d", "x", x, "w", w, "more than 2^36 elements when padded");
     if (d.out_time < 1)
         return te_fail_shapes(ctx, "conv1d", "x", x, "w", w, "the kernel is longer than the time");
     memcpy(shape, x->shape, sizeof shape);

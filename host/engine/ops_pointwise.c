@@ -13,21 +13,20 @@ static int te_check_repeated(te_ctx *ctx, const char *op, te_tensor *a, te_tenso
     return 0;
 }
 
-static te_tensor *te_pointwise_pair(te_ctx *ctx, int op, const char *name,
-                                    void (*kernel)(int64_t, const te_float *, const te_float *,
-                                                   te_float *),
-                                    te_tensor *a, te_tensor *b) {
-    if (!te_check_repeated(ctx, name, a, b)) return NULL;
+static te_tensor *te_pointwise_pair(te_ctx *ctx, int op, te_tensor *a, te_tensor *b) {
+    if (!te_check_repeated(ctx, te_op_name(op), a, b)) return NULL;
     te_tensor *y = te_tensor_like(ctx, a);
     if (!y) return NULL;
+    const te_kernels *k = ctx->kernels;
     for (int64_t i = 0; i < a->numel; i += b->numel)
-        kernel(b->numel, te_values(a) + i, te_values(b), te_values(y) + i);
+        (op == TE_OP_ADD ? k->add : k->mul)(b->numel, te_values(a) + i, te_values(b),
+                                            te_values(y) + i);
     te_node node = {.op = op, .n_in = 2, .in = {a, b}};
     return te_record(ctx, &node, y);
 }
 
 te_tensor *te_add(te_ctx *ctx, te_tensor *a, te_tensor *b) {
-    return te_pointwise_pair(ctx, TE_OP_ADD, "add", ctx->kernels->add, a, b);
+    return te_pointwise_pair(ctx, TE_OP_ADD, a, b);
 }
 
 static int te_add_backward(te_ctx *ctx, te_node *node) {
@@ -45,7 +44,7 @@ static int te_add_backward(te_ctx *ctx, te_node *node) {
 }
 
 te_tensor *te_mul(te_ctx *ctx, te_tensor *a, te_tensor *b) {
-    return te_pointwise_pair(ctx, TE_OP_MUL, "mul", ctx->kernels->mul, a, b);
+    return te_pointwise_pair(ctx, TE_OP_MUL, a, b);
 }
 
 /* da = dy b, db = dy a */
@@ -106,7 +105,8 @@ static int te_clip_backward(te_ctx *ctx, te_node *node) {
     return 1;
 }
 
-/* The smaller of two elements, which also gets the gradient; a where they are equal */
+/* The smaller of two elements, which also gets the gradient; of equal ones each gets half. A NaN in
+ * either makes one. */
 te_tensor *te_minimum(te_ctx *ctx, te_tensor *a, te_tensor *b) {
     if (!te_check_float(ctx, "minimum", "a", a) || !te_check_float(ctx, "minimum", "b", b))
         return NULL;
@@ -116,7 +116,7 @@ te_tensor *te_minimum(te_ctx *ctx, te_tensor *a, te_tensor *b) {
     if (!y) return NULL;
     for (int64_t i = 0; i < a->numel; i++) {
         const te_float u = te_values(a)[i], v = te_values(b)[i];
-        te_values(y)[i] = v < u ? v : u;
+        te_values(y)[i] = v < u || isnan(v) ? v : u;
     }
     te_node node = {.op = TE_OP_MINIMUM, .n_in = 2, .in = {a, b}};
     return te_record(ctx, &node, y);
@@ -130,8 +130,10 @@ static int te_minimum_backward(te_ctx *ctx, te_node *node) {
         (b->requires_grad && !(db = te_grad_sum_buffer(b))))
         return 0;
     for (int64_t i = 0; i < a->numel; i++) {
-        te_float *target = te_values(b)[i] < te_values(a)[i] ? db : da;
-        if (target) target[i] += node->out->grad[i];
+        const te_float u = te_values(a)[i], v = te_values(b)[i], dy = node->out->grad[i];
+        const te_float share = u == v ? dy / 2 : dy;
+        if (da && !(u > v)) da[i] += share;
+        if (db && !(v > u)) db[i] += share;
     }
     return 1;
 }

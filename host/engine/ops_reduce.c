@@ -39,7 +39,8 @@ static int te_mean_pool_backward(te_ctx *ctx, te_node *node) {
 
 /* ---- Largest over time: [..., time, width] -> [..., width] ---- */
 
-/* saved[0] holds, per result, the time (int32) that it came from; the first of equals */
+/* saved[0] holds, per result, the time (int32) that it came from: the first of equals, or of NaNs,
+ * which count as the largest */
 te_tensor *te_max_pool(te_ctx *ctx, te_tensor *x) {
     int64_t shape[TE_MAX_DIMS];
     char text[TE_SHAPE_CHARS];
@@ -60,8 +61,8 @@ te_tensor *te_max_pool(te_ctx *ctx, te_tensor *x) {
     for (int64_t i = 0; i < y->numel; i++) {
         const te_float *column = te_values(x) + i / width * time * width + i % width;
         from[i] = 0;
-        for (int64_t t = 1; t < time; t++)
-            if (column[t * width] > column[from[i] * width]) from[i] = (int32_t)t;
+        for (int64_t t = 1; t < time && !isnan(column[from[i] * width]); t++)
+            if (!(column[t * width] <= column[from[i] * width])) from[i] = (int32_t)t;
         te_values(y)[i] = column[from[i] * width];
     }
     te_node node = {.op = TE_OP_MAX_POOL, .n_in = 1, .in = {x}, .saved = {from}};
@@ -124,8 +125,8 @@ te_tensor *te_log_softmax(te_ctx *ctx, te_tensor *x) {
         const te_float *row = te_values(x) + i * n;
         te_float *out = te_values(y) + i * n, largest;
         te_float total = ctx->kernels->exp_row(n, 1, row, out, &largest);
-        const te_float offset = largest + TE_LIBM_LOG(total);
-        for (int64_t j = 0; j < n; j++) out[j] = row[j] - offset;
+        const te_float share = TE_LIBM_LOG(total);
+        for (int64_t j = 0; j < n; j++) out[j] = row[j] - largest - share;
     }
     te_node node = {.op = TE_OP_LOG_SOFTMAX, .n_in = 1, .in = {x}};
     return te_record(ctx, &node, y);
@@ -203,7 +204,7 @@ static double te_row_weight(const te_node *node, int64_t i) {
 /* saved[0] holds the probabilities [..., classes]. */
 te_tensor *te_cross_entropy_masked(te_ctx *ctx, te_tensor *logits, te_tensor *labels,
                                    te_tensor *mask, int64_t ignore_index) {
-    if (!mask && ctx->status != TE_OK) return NULL;
+    if (!mask && te_last_status(ctx) != TE_OK) return NULL;
     if (!te_check_labels(ctx, logits, labels, ignore_index) ||
         (mask && !te_check_mask(ctx, mask, labels)))
         return NULL;

@@ -61,7 +61,7 @@ static te_tensor *te_reshape_to(te_ctx *ctx, te_tensor *x, int ndim, const int64
 te_tensor *te_reshape(te_ctx *ctx, te_tensor *x, int ndim, const int64_t *shape) {
     char from[TE_SHAPE_CHARS];
     int64_t known = 1, dims[TE_MAX_DIMS] = {0};
-    int open = -1, valid = ndim >= 0 && ndim <= TE_MAX_DIMS;
+    int open = -1, valid = ndim >= 0 && ndim <= TE_MAX_DIMS && (shape || !ndim);
     if (!te_check_owner(ctx, "reshape", "x", x)) return NULL;
     for (int i = 0; valid && i < ndim; i++) {
         dims[i] = shape[i];
@@ -102,8 +102,8 @@ static int te_reshape_backward(te_ctx *ctx, te_node *node) {
  * `own`; 0 when they do not go together. */
 static int te_broadcast_strides(const te_tensor *x, const int64_t *own, int ndim,
                                 const int64_t *shape, int64_t *stride) {
+    if (ndim < x->ndim || ndim > TE_MAX_DIMS || (ndim && !shape)) return 0;
     const int added = ndim - x->ndim;
-    if (added < 0 || ndim > TE_MAX_DIMS) return 0;
     for (int i = 0; i < ndim; i++) {
         const int repeated = i < added || (x->shape[i - added] == 1 && shape[i] != 1);
         if (!repeated && x->shape[i - added] != shape[i]) return 0;
@@ -189,7 +189,7 @@ static int te_slice_backward(te_ctx *ctx, te_node *node) {
 
 te_tensor *te_concat(te_ctx *ctx, int count, te_tensor *const *parts, int dim) {
     int64_t shape[TE_MAX_DIMS];
-    if (count < 1 || count > TE_MAX_INPUTS)
+    if (count < 1 || count > TE_MAX_INPUTS || !parts)
         return te_fail(ctx, TE_ERR_VALUE, "concat: %d parts, 1 to %d are possible", count,
                        (int)TE_MAX_INPUTS);
     for (int k = 0; k < count; k++)

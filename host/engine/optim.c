@@ -23,6 +23,7 @@ struct te_optim {
 
 static te_optim *te_optim_new(te_ctx *ctx, const te_optim *settings) {
     const te_optim *s = settings;
+    if (!ctx) return NULL;
     if (!(s->beta1 >= 0 && s->beta1 < 1 && s->beta2 >= 0 && s->beta2 < 1 && s->eps >= 0 &&
           isfinite(s->eps) && s->weight_decay >= 0 && isfinite(s->weight_decay)))
         return te_fail(ctx, TE_ERR_VALUE,
@@ -64,7 +65,7 @@ te_optim *te_chuck(te_ctx *ctx, const te_chuck_settings *settings) {
     te_chuck_settings usual;
     te_chuck_defaults(&usual);
     if (!settings) settings = &usual;
-    if (!te_chuck_check(ctx, settings)) return NULL;
+    if (!ctx || !te_chuck_check(ctx, settings)) return NULL;
     te_chuck_memory *chuck = te_alloc(ctx, sizeof *chuck);
     if (!chuck) return NULL;
     te_chuck_start(chuck, settings);
@@ -128,6 +129,7 @@ static int te_optim_entry_fill(te_optim *optim, te_optim_entry *entry, int64_t n
 }
 
 te_status te_optim_add(te_optim *optim, te_tensor *param, int decay) {
+    if (!optim) return TE_ERR_VALUE;
     te_ctx *ctx = optim->ctx;
     if (!te_check_float(ctx, "optim_add", "param", param)) return ctx->status;
     if (param->node >= 0) {
@@ -152,27 +154,27 @@ te_status te_optim_add(te_optim *optim, te_tensor *param, int decay) {
 }
 
 int64_t te_optim_count(const te_optim *optim) {
-    return optim->count;
+    return optim ? optim->count : 0;
 }
 
 te_tensor *te_optim_param(const te_optim *optim, int64_t i) {
-    return i >= 0 && i < optim->count ? optim->entries[i].param : NULL;
+    return optim && i >= 0 && i < optim->count ? optim->entries[i].param : NULL;
 }
 
 te_float *te_optim_state(te_optim *optim, int64_t i, int slot) {
-    return i >= 0 && i < optim->count && (slot == 0 || slot == 1) ? optim->entries[i].state[slot]
-                                                                  : NULL;
+    const int there = optim && i >= 0 && i < optim->count && (slot == 0 || slot == 1);
+    return there ? optim->entries[i].state[slot] : NULL;
 }
 
 int64_t te_optim_steps(const te_optim *optim) {
-    return optim->steps;
+    return optim ? optim->steps : 0;
 }
 void te_optim_set_steps(te_optim *optim, int64_t steps) {
-    optim->steps = steps;
+    if (optim && steps >= 0 && steps <= INT64_C(1) << 53) optim->steps = steps;
 }
 
 void te_optim_zero_grad(te_optim *optim) {
-    for (int64_t i = 0; i < optim->count; i++) {
+    for (int64_t i = 0; i < te_optim_count(optim); i++) {
         te_zero_grad(optim->entries[i].param);
         if (optim->ctx->single_use) te_grad_drop(optim->entries[i].param);
     }
@@ -237,6 +239,7 @@ static void te_chuck_update(te_optim *optim, te_optim_entry *entry, double lr) {
 }
 
 te_status te_optim_observe(te_optim *optim, double loss) {
+    if (!optim) return TE_ERR_VALUE;
     if (!isfinite(loss)) {
         te_fail(optim->ctx, TE_ERR_VALUE, "optim_observe: the loss %g is not a number", loss);
         return TE_ERR_VALUE;
@@ -246,6 +249,7 @@ te_status te_optim_observe(te_optim *optim, double loss) {
 }
 
 te_status te_optim_step(te_optim *optim, double lr) {
+    if (!optim) return TE_ERR_VALUE;
     if (!isfinite(lr)) {
         te_fail(optim->ctx, TE_ERR_VALUE, "optim_step: the rate %g is not a number", lr);
         return TE_ERR_VALUE;
@@ -267,7 +271,7 @@ te_status te_optim_step(te_optim *optim, double lr) {
 /* ---- What Chuck remembers ---- */
 
 double te_chuck_read(const te_optim *optim, int64_t i, int what) {
-    const te_chuck_memory *chuck = optim->chuck;
+    const te_chuck_memory *chuck = optim ? optim->chuck : NULL;
     if (!chuck || i >= optim->count) return NAN;
     const te_chuck_watch *watch = i >= 0 ? optim->entries[i].watch : NULL;
     const te_chuck_follower *follower = watch ? &watch->norms : &chuck->losses;
@@ -298,11 +302,11 @@ enum {
 };
 
 int64_t te_chuck_words(const te_optim *optim) {
-    return optim->chuck ? TE_CHUCK_LOSS_WORDS + optim->count * TE_CHUCK_WATCH_WORDS : 0;
+    return optim && optim->chuck ? TE_CHUCK_LOSS_WORDS + optim->count * TE_CHUCK_WATCH_WORDS : 0;
 }
 
 void te_chuck_save(const te_optim *optim, uint64_t *words) {
-    if (!optim->chuck) return;
+    if (!optim || !optim->chuck || !words) return;
     memcpy(words, &optim->chuck->losses, TE_CHUCK_LOSS_WORDS * 8);
     words += TE_CHUCK_LOSS_WORDS;
     for (int64_t i = 0; i < optim->count; i++, words += TE_CHUCK_WATCH_WORDS)
@@ -310,9 +314,10 @@ void te_chuck_save(const te_optim *optim, uint64_t *words) {
 }
 
 te_status te_chuck_load(te_optim *optim, const uint64_t *words, int64_t count) {
+    if (!optim) return TE_ERR_VALUE;
     te_chuck_memory *chuck = optim->chuck;
     te_chuck_memory read;
-    if (!chuck || count != te_chuck_words(optim)) goto refuse;
+    if (!chuck || !words || count != te_chuck_words(optim)) goto refuse;
     memcpy(&read.losses, words, TE_CHUCK_LOSS_WORDS * 8);
     if (!te_chuck_window_valid(&read.losses.window, &chuck->set)) goto refuse;
     for (int64_t i = 0; i < optim->count; i++) {

@@ -112,6 +112,7 @@ static te_block *te_region_new(te_ctx *ctx, int64_t size) {
 }
 
 void te_ctx_trim(te_ctx *ctx) {
+    if (!ctx) return;
     te_region **link = &ctx->regions;
     while (*link) {
         te_region *region = *link;
@@ -185,14 +186,14 @@ static void te_free(te_ctx *ctx, void *payload) {
 }
 
 int64_t te_bytes_used(const te_ctx *ctx) {
-    return ctx->bytes_used;
+    return ctx ? ctx->bytes_used : 0;
 }
 int64_t te_bytes_held(const te_ctx *ctx) {
-    return ctx->bytes_held;
+    return ctx ? ctx->bytes_held : 0;
 }
 int64_t te_bytes_peak(const te_ctx *ctx) {
-    return ctx->bytes_peak;
+    return ctx ? ctx->bytes_peak : 0;
 }
 void te_fail_allocation(te_ctx *ctx, int64_t n) {
-    ctx->fail_in = n;
+    if (ctx) ctx->fail_in = n;
 }

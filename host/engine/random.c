@@ -3,6 +3,7 @@
 #include "internal.h"
 
 void te_seed(te_ctx *ctx, uint64_t seed) {
+    if (!ctx) return;
     for (int i = 0; i < 4; i++) {
         seed += UINT64_C(0x9E3779B97F4A7C15);
         uint64_t z = seed;
@@ -13,10 +14,10 @@ void te_seed(te_ctx *ctx, uint64_t seed) {
 }
 
 void te_rng_state(const te_ctx *ctx, uint64_t state[4]) {
-    memcpy(state, ctx->rng, 32);
+    if (ctx && state) memcpy(state, ctx->rng, 32);
 }
 void te_rng_set_state(te_ctx *ctx, const uint64_t state[4]) {
-    memcpy(ctx->rng, state, 32);
+    if (ctx && state && (state[0] | state[1] | state[2] | state[3])) memcpy(ctx->rng, state, 32);
 }
 
 static uint64_t te_rotate_left(uint64_t x, int bits) {
@@ -24,6 +25,7 @@ static uint64_t te_rotate_left(uint64_t x, int bits) {
 }
 
 uint64_t te_random_u64(te_ctx *ctx) {
+    if (!ctx) return 0;
     uint64_t *s = ctx->rng;
     uint64_t result = te_rotate_left(s[0] + s[3], 23) + s[0];
     uint64_t t = s[1] << 17;
@@ -49,6 +51,7 @@ double te_random_normal(te_ctx *ctx) {
 }
 
 static te_status te_expect_float(te_tensor *t, const char *what) {
+    if (!t) return TE_ERR_VALUE;
     if (t->dtype == TE_DTYPE_FLOAT) return TE_OK;
     te_fail(t->ctx, TE_ERR_TYPE, "%s: needs a float tensor, got int32", what);
     return TE_ERR_TYPE;
@@ -66,6 +69,11 @@ static te_status te_written(te_tensor *t) {
 }
 
 te_status te_fill(te_tensor *t, double value) {
+    if (!t) return TE_ERR_VALUE;
+    if (t->dtype == TE_DTYPE_INT32 && !(value > -2147483649.0 && value < 2147483648.0)) {
+        te_fail(t->ctx, TE_ERR_VALUE, "fill: %g is not an int32", value);
+        return TE_ERR_VALUE;
+    }
     void *data = te_writable(t);
     if (!data) return t->ctx->status;
     for (int64_t i = 0; i < t->numel; i++) {
@@ -100,6 +108,7 @@ te_status te_fill_normal(te_tensor *t, double mean, double deviation) {
 /* Fans of a weight [out, in, ...]. */
 static te_status te_fans(te_tensor *t, const char *what, double *fan_in, double *fan_out) {
     char text[TE_SHAPE_CHARS];
+    if (!t) return TE_ERR_VALUE;
     if (t->ndim < 2 || t->numel == 0) {
         te_fail(t->ctx, TE_ERR_SHAPE, "%s: needs a weight [out, in, ...], got %s", what,
                 te_shape_text(t, text));

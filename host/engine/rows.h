@@ -149,15 +149,18 @@ static TE_TARGET void V(dequantize)(int64_t n, te_float factor, const uint8_t *q
     }
 }
 
-/* y = exp(factor * (x - *largest)), the terms of a softmax; returns their sum. factor > 0 */
+/* y = exp(factor * (x - *largest)), the terms of a softmax; returns their sum. factor > 0. Terms
+ * below e^-87, where vexp ends, are 0; a NaN, an infinity or nothing but -infinity makes NaNs. */
 static TE_TARGET te_float V(exp_row)(int64_t n, te_float factor, const te_float *x, te_float *y,
                                      te_float *largest) {
-    V(vec) f = V(set)(factor), top = V(set)(-TE_HUGE), total = V(set)(0);
-    TE_EACH_VECTOR top = V(max)(V(load_fill)(x + i, left, -TE_HUGE), top);
+    V(vec) f = V(set)(factor), top = V(set)(-INFINITY), total = V(set)(0);
+    V(vec) least = V(set)(-87), zero = V(set)(0);
+    TE_EACH_VECTOR top = V(max)(V(load_fill)(x + i, left, -INFINITY), top);
     *largest = V(largest)(top);
     V(vec) offset = V(set)(*largest);
     TE_EACH_VECTOR {
-        V(vec) e = V(vexp)((V(load_fill)(x + i, left, -TE_HUGE) - offset) * f);
+        V(vec) d = (V(load_fill)(x + i, left, -INFINITY) - offset) * f;
+        V(vec) e = V(select)(d < least, zero, V(vexp)(d));
         total += e;
         TE_PUT(y, e);
     }
@@ -178,15 +181,15 @@ static TE_TARGET void V(softmax_back)(int64_t n, te_float factor, te_float inner
  * column t is a query that sees `seen` + t keys and gets 0 for the others. */
 static TE_TARGET void V(softmax_columns)(int64_t keys, int64_t columns, int64_t seen,
                                          te_float factor, te_float *s) {
-    V(vec) f = V(set)(factor), zero = V(set)(0), huge = V(set)(-TE_HUGE);
+    V(vec) f = V(set)(factor), zero = V(set)(0), none = V(set)(-INFINITY);
     for (int64_t t = 0; t < columns; t += V(lanes), s += V(lanes)) {
         const int64_t all = seen + t < keys ? seen + t : keys; /* keys that all lanes see */
         const V(vec) last = V(load)(te_count) + V(set)((te_float)(seen + t));
-        V(vec) top = huge, total = zero;
+        V(vec) top = none, total = zero;
         for (int64_t j = 0; j < all; j++) top = V(max)(V(load)(s + j * columns), top);
         for (int64_t j = all; j < keys; j++)
             top =
-                V(max)(V(select)(V(set)((te_float)j) < last, V(load)(s + j * columns), huge), top);
+                V(max)(V(select)(V(set)((te_float)j) < last, V(load)(s + j * columns), none), top);
         for (int64_t j = 0; j < keys; j++) {
             V(vec) e = V(vexp)((V(load)(s + j * columns) - top) * f);
             if (j >= all) e = V(select)(V(set)((te_float)j) < last, e, zero);

@@ -6,7 +6,7 @@
 /* ---- Gradients ---- */
 
 void te_scale_grad(te_optim *optim, double factor) {
-    for (int64_t i = 0; i < optim->count; i++) {
+    for (int64_t i = 0; i < te_optim_count(optim); i++) {
         const te_tensor *param = optim->entries[i].param;
         if (param->grad_set)
             optim->ctx->kernels->scale(param->numel, (te_float)factor, param->grad, param->grad);
@@ -14,11 +14,11 @@ void te_scale_grad(te_optim *optim, double factor) {
 }
 
 double te_clip_grad_norm(te_optim *optim, double max_norm) {
-    const te_kernels *kernels = optim->ctx->kernels;
     double total = 0;
-    for (int64_t i = 0; i < optim->count; i++) {
+    for (int64_t i = 0; i < te_optim_count(optim); i++) {
         const te_tensor *param = optim->entries[i].param;
-        if (param->grad_set) total += (double)kernels->sum_squares(param->numel, 0, param->grad);
+        if (param->grad_set)
+            total += (double)optim->ctx->kernels->sum_squares(param->numel, 0, param->grad);
     }
     const double norm = sqrt(total);
     if (isfinite(norm) && norm > max_norm) te_scale_grad(optim, max_norm / norm);
@@ -30,7 +30,7 @@ double te_clip_grad_norm(te_optim *optim, double max_norm) {
 static const double te_lowest_scale = 1.0 / (1 << 24);
 
 void te_guard_start(te_guard *guard, double scale) {
-    *guard = (te_guard){.scale = scale, .highest = scale, .patience = 200};
+    if (guard) *guard = (te_guard){.scale = scale, .highest = scale, .patience = 200};
 }
 
 static void te_guard_good(te_guard *guard) {
@@ -48,6 +48,7 @@ static void te_guard_skip(te_guard *guard) {
 }
 
 int te_guard_update(te_guard *guard, te_optim *optim, double loss, double max_norm, double lr) {
+    if (!guard || !optim) return -1;
     int made = isfinite(loss) && isfinite(te_clip_grad_norm(optim, max_norm * guard->scale));
     if (made) {
         if (guard->scale != 1) te_scale_grad(optim, 1 / guard->scale);
@@ -66,7 +67,7 @@ int te_guard_update(te_guard *guard, te_optim *optim, double loss, double max_no
 static double te_lr_part(int64_t step, int64_t warmup, int64_t total) {
     if (step < warmup) return -1;
     if (step >= total) return 1;
-    return (double)(step - warmup) / (double)(total - warmup);
+    return ((double)step - (double)warmup) / ((double)total - (double)warmup);
 }
 
 double te_lr_constant(int64_t step, int64_t warmup, double lr) {

@@ -67,6 +67,7 @@ static void te_node_clear(te_ctx *ctx, te_node *node, int keep_lent) {
 }
 
 void te_tape_reset(te_ctx *ctx) {
+    if (!ctx) return;
     for (int64_t i = ctx->node_count - 1; i >= 0; i--) {
         te_node_clear(ctx, &ctx->nodes[i], 0);
     }
@@ -96,8 +97,9 @@ static te_status te_backward_walk(te_ctx *ctx, te_tensor *result) {
 
 te_status te_backward_from(te_ctx *ctx, te_tensor *result, const te_float *grad) {
     int accumulate = 0;
-    if (!result) {
-        te_fail(ctx, TE_ERR_STATE, "backward: the result is NULL");
+    if (!ctx) return TE_ERR_VALUE;
+    if (!result || !grad) {
+        te_fail(ctx, TE_ERR_STATE, "backward: the %s is NULL", result ? "gradient" : "result");
         return ctx->status;
     }
     if (result->node < 0 || result->tape != ctx->tape || result->ctx != ctx) {
@@ -120,7 +122,7 @@ te_status te_backward_from(te_ctx *ctx, te_tensor *result, const te_float *grad)
 
 te_status te_backward(te_ctx *ctx, te_tensor *loss) {
     const te_float one = 1;
-    if (loss && loss->numel != 1) {
+    if (ctx && loss && loss->numel != 1) {
         char text[TE_SHAPE_CHARS];
         te_fail(ctx, TE_ERR_SHAPE, "backward: needs a scalar, got %s", te_shape_text(loss, text));
         return ctx->status;
@@ -131,11 +133,11 @@ te_status te_backward(te_ctx *ctx, te_tensor *loss) {
 /* ---- Inspection ---- */
 
 static const te_node *te_node_at(const te_ctx *ctx, int64_t node) {
-    return node >= 0 && node < ctx->node_count ? &ctx->nodes[node] : NULL;
+    return ctx && node >= 0 && node < ctx->node_count ? &ctx->nodes[node] : NULL;
 }
 
 int64_t te_tape_length(const te_ctx *ctx) {
-    return ctx->node_count;
+    return ctx ? ctx->node_count : 0;
 }
 
 int te_node_op(const te_ctx *ctx, int64_t node) {

@@ -39,6 +39,10 @@ typedef float te_float;
  * inputs and pass the failure on, so that a chain of operations needs one check, at its end; the
  * text of the first failure is kept until te_clear_error() or te_tape_reset().
  *
+ * No argument crashes: NULL for a context, tensor, optimiser or array is answered by NULL, by a
+ * status that is not TE_OK, by 0, or by not a number from te_item() and te_chuck_read(). But arrays
+ * have to be as long as what goes with them says, and what was freed or released is not seen.
+ *
  * Shapes: row-major, `[batch, time, width]` where an operation knows about time, `[..., width]`
  * where it works on the last dimension. A scalar has no dimensions. Indices and labels are int32.
  */
@@ -165,7 +169,7 @@ te_status te_set_threads(te_ctx *ctx, int threads);
 
 void te_seed(te_ctx *ctx, uint64_t seed);
 void te_rng_state(const te_ctx *ctx, uint64_t state[4]);
-void te_rng_set_state(te_ctx *ctx, const uint64_t state[4]);
+void te_rng_set_state(te_ctx *ctx, const uint64_t state[4]); /* all zeros are not taken */
 uint64_t te_random_u64(te_ctx *ctx);
 double te_random_uniform(te_ctx *ctx); /* [0, 1) */
 double te_random_normal(te_ctx *ctx);  /* mean 0, deviation 1 */
@@ -210,7 +214,7 @@ int te_is_contiguous(const te_tensor *t); /* its elements follow each other in r
 /* The first element; the one at [i, j, ...] is stride[0] * i + stride[1] * j + ... further on. */
 te_float *te_data(te_tensor *t);    /* NULL when the tensor is int32 */
 int32_t *te_data_i32(te_tensor *t); /* NULL when the tensor is float */
-double te_item(const te_tensor *t); /* the first element */
+double te_item(const te_tensor *t); /* the first element; not a number when there is none */
 
 /* Gradient: same shape as the tensor, contiguous, NULL while there is none. The buffer of a leaf
  * lives as long as the tensor. Gradients of intermediate results are given up during te_backward()
@@ -269,8 +273,8 @@ te_tensor *te_rmsnorm(te_ctx *ctx, te_tensor *x, te_tensor *gain, double eps);
 te_tensor *te_layernorm(te_ctx *ctx, te_tensor *x, te_tensor *gain, te_tensor *bias, double eps);
 
 /* Rotary position embedding (arXiv 2104.09864): pair i of a head is turned by
- * (offset + t) * base^(-2i/head_dim); cosine and sine are computed in double and rounded.
- * x [..., time, heads * head_dim], head_dim even */
+ * (offset + t) * base^(-2i/head_dim), offset below 2^31; cosine and sine are computed in double and
+ * rounded. x [..., time, heads * head_dim], head_dim even */
 te_tensor *te_rope(te_ctx *ctx, te_tensor *x, int64_t head_dim, int pairing, double base,
                    int64_t offset);
 
@@ -295,8 +299,10 @@ te_tensor *te_scale(te_ctx *ctx, te_tensor *x, double factor);
 
 te_tensor *te_relu(te_ctx *ctx, te_tensor *x);
 te_tensor *te_silu(te_ctx *ctx, te_tensor *x);
-te_tensor *te_gelu(te_ctx *ctx, te_tensor *x);    /* tanh form (arXiv 1606.08415) */
-te_tensor *te_softmax(te_ctx *ctx, te_tensor *x); /* over the last dimension */
+te_tensor *te_gelu(te_ctx *ctx, te_tensor *x); /* tanh form (arXiv 1606.08415) */
+/* Over the last dimension. An element of -infinity gets 0; a row of nothing else, or with a NaN or
+ * +infinity, becomes NaNs, and so does the loss of such a row in te_cross_entropy. */
+te_tensor *te_softmax(te_ctx *ctx, te_tensor *x);
 
 /* Rows of a table.  table [rows, width], ids int32 [...] -> [..., width] */
 te_tensor *te_embedding(te_ctx *ctx, te_tensor *table, te_tensor *ids);
@@ -325,7 +331,9 @@ te_tensor *te_sigmoid(te_ctx *ctx, te_tensor *x);
 te_tensor *te_tanh(te_ctx *ctx, te_tensor *x);
 te_tensor *te_exp(te_ctx *ctx, te_tensor *x);
 te_tensor *te_log(te_ctx *ctx, te_tensor *x);
+/* min(max(x, low), high); the gradient passes where low <= x <= high */
 te_tensor *te_clip(te_ctx *ctx, te_tensor *x, double low, double high);
+/* The smaller of two; where they are equal the gradient is shared by both. One shape. */
 te_tensor *te_minimum(te_ctx *ctx, te_tensor *a, te_tensor *b);
 te_tensor *te_geglu(te_ctx *ctx, te_tensor *a, te_tensor *b); /* gelu(a) * b, one shape */
 te_tensor *te_log_softmax(te_ctx *ctx, te_tensor *x);         /* over the last dimension */
@@ -340,7 +348,7 @@ te_tensor *te_slice(te_ctx *ctx, te_tensor *x, int dim, int64_t start, int64_t l
 te_tensor *te_concat(te_ctx *ctx, int count, te_tensor *const *parts, int dim);
 te_tensor *te_transpose(te_ctx *ctx, te_tensor *x, int first, int second);
 
-/* Largest over time.  [..., time, width] -> [..., width] */
+/* Largest over time, the first of equals.  [..., time, width] -> [..., width] */
 te_tensor *te_max_pool(te_ctx *ctx, te_tensor *x);
 
 /* One element of each row.  x [..., n], index int32 [...] -> [...] */
@@ -447,7 +455,7 @@ double te_clip_grad_norm(te_optim *optim, double max_norm);
  * only); NULL for slots that do not exist. All are zero before the first step. */
 te_float *te_optim_state(te_optim *optim, int64_t i, int slot);
 int64_t te_optim_steps(const te_optim *optim);
-void te_optim_set_steps(te_optim *optim, int64_t steps);
+void te_optim_set_steps(te_optim *optim, int64_t steps); /* left as it is when negative */
 
 /* Multiplies all gradients by a factor. */
 void te_scale_grad(te_optim *optim, double factor);

@@ -13,22 +13,25 @@ static const char *te_shape_text(const te_tensor *t, char text[TE_SHAPE_CHARS]) 
 
 /* A tensor without data, with one reference. */
 static te_tensor *te_tensor_frame(te_ctx *ctx, int dtype, int ndim, const int64_t *shape) {
+    if (!ctx) return NULL;
     if (dtype != TE_DTYPE_FLOAT && dtype != TE_DTYPE_INT32)
         return te_fail(ctx, TE_ERR_TYPE, "tensor: unknown element type %d", dtype);
     if (ndim < 0 || ndim > TE_MAX_DIMS)
         return te_fail(ctx, TE_ERR_SHAPE, "tensor: %d dimensions asked for, 0 to %d are possible",
                        ndim, (int)TE_MAX_DIMS);
-    int64_t numel = 1;
+    if (ndim && !shape) return te_fail(ctx, TE_ERR_SHAPE, "tensor: the dimensions are NULL");
+    int64_t numel = 1, span = 1; /* of all dimensions, and of those that are not 0 */
     for (int i = 0; i < ndim; i++) {
         if (shape[i] < 0)
             return te_fail(ctx, TE_ERR_SHAPE, "tensor: dimension %d is %lld, which is not possible",
                            i, (long long)shape[i]);
-        if (shape[i] > 0 && numel > (INT64_C(1) << 36) / shape[i])
+        if (shape[i] > 0 && span > (INT64_C(1) << 36) / shape[i])
             return te_fail(ctx, TE_ERR_SHAPE,
                            "tensor: more than 2^36 elements, which is not possible (dimension %d "
                            "is %lld)",
                            i, (long long)shape[i]);
         numel *= shape[i];
+        if (shape[i]) span *= shape[i];
     }
     te_tensor *t = te_alloc(ctx, sizeof *t);
     if (!t) return NULL;
@@ -44,7 +47,7 @@ static te_tensor *te_tensor_frame(te_ctx *ctx, int dtype, int ndim, const int64_
     for (int i = ndim - 1; i >= 0; i--) {
         t->shape[i] = shape[i];
         t->stride[i] = stride;
-        stride *= shape[i];
+        if (shape[i]) stride *= shape[i];
     }
     ctx->live++;
     return t;
@@ -81,6 +84,10 @@ te_tensor *te_from_data(te_ctx *ctx, int dtype, int ndim, const int64_t *shape, 
     te_tensor *t = te_tensor_frame(ctx, dtype, ndim, shape);
     if (!t) return NULL;
     t->external = 1;
+    if (t->numel && !data) {
+        te_release(t);
+        return te_fail(ctx, TE_ERR_VALUE, "tensor: the data is NULL");
+    }
     t->data = data;
     t->release = release;
     t->owner = owner;
@@ -106,46 +113,47 @@ void te_release(te_tensor *t) {
 }
 
 int te_refcount(const te_tensor *t) {
-    return t->refs;
+    return t ? t->refs : 0;
 }
 int64_t te_tensor_id(const te_tensor *t) {
-    return t->id;
+    return t ? t->id : 0;
 }
 int te_tensor_dtype(const te_tensor *t) {
-    return t->dtype;
+    return t ? t->dtype : TE_DTYPE_FLOAT;
 }
 int te_ndim(const te_tensor *t) {
-    return t->ndim;
+    return t ? t->ndim : 0;
 }
 const int64_t *te_shape(const te_tensor *t) {
-    return t->shape;
+    return t ? t->shape : NULL;
 }
 const int64_t *te_stride(const te_tensor *t) {
-    return t->stride;
+    return t ? t->stride : NULL;
 }
 int64_t te_numel(const te_tensor *t) {
-    return t->numel;
+    return t ? t->numel : 0;
 }
 te_float *te_data(te_tensor *t) {
-    return t->dtype == TE_DTYPE_FLOAT ? t->data : NULL;
+    return t && t->dtype == TE_DTYPE_FLOAT ? t->data : NULL;
 }
 int32_t *te_data_i32(te_tensor *t) {
-    return t->dtype == TE_DTYPE_INT32 ? t->data : NULL;
+    return t && t->dtype == TE_DTYPE_INT32 ? t->data : NULL;
 }
 
 double te_item(const te_tensor *t) {
-    if (t->numel == 0) return 0;
+    if (!t || t->numel == 0) return NAN;
     return t->dtype == TE_DTYPE_FLOAT ? (double)*(te_float *)t->data : *(int32_t *)t->data;
 }
 
 int te_requires_grad(const te_tensor *t) {
-    return t->requires_grad;
+    return t ? t->requires_grad : 0;
 }
 int te_is_leaf(const te_tensor *t) {
-    return t->node < 0;
+    return t ? t->node < 0 : 0;
 }
 
 te_status te_set_requires_grad(te_tensor *t, int on) {
+    if (!t) return TE_ERR_VALUE;
     if (t->dtype != TE_DTYPE_FLOAT) {
         te_fail(t->ctx, TE_ERR_TYPE, "requires_grad: an int32 tensor has no gradient");
         return TE_ERR_TYPE;
@@ -161,6 +169,7 @@ te_status te_set_requires_grad(te_tensor *t, int on) {
 /* ---- Gradient buffers ---- */
 
 te_float *te_grad(te_tensor *t) {
+    if (!t) return NULL;
     if (t->kept) return t->kept;
     return t->grad_set ? t->grad : NULL;
 }
@@ -171,6 +180,7 @@ static te_float *te_grad_allocate(te_tensor *t) {
 }
 
 te_float *te_grad_create(te_tensor *t) {
+    if (!t) return NULL;
     if (t->dtype != TE_DTYPE_FLOAT)
         return te_fail(t->ctx, TE_ERR_TYPE, "grad: an int32 tensor has no gradient");
     if (t->kept) return t->kept;
@@ -181,12 +191,13 @@ te_float *te_grad_create(te_tensor *t) {
 }
 
 void te_zero_grad(te_tensor *t) {
+    if (!t) return;
     t->grad_set = 0;
     te_free(t->ctx, t->kept);
     t->kept = NULL;
 }
 void te_retain_grad(te_tensor *t) {
-    t->keep_grad = 1;
+    if (t) t->keep_grad = 1;
 }
 
 /* Where a backward pass puts its share of the gradient of t: added to what is there when

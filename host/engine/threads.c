@@ -149,11 +149,12 @@ static void te_share(te_ctx *ctx, int64_t count, int64_t grain, te_range_fn func
 #endif
 
 int te_threads(const te_ctx *ctx) {
-    return ctx->threads;
+    return ctx ? ctx->threads : 0;
 }
 
 te_status te_set_threads(te_ctx *ctx, int threads) {
     struct te_pool *pool = NULL;
+    if (!ctx) return TE_ERR_VALUE;
     if (threads < 1 || threads > TE_MAX_THREADS) {
         te_fail(ctx, TE_ERR_VALUE, "threads: %d asked for, 1 to %d are possible", threads,
                 (int)TE_MAX_THREADS);
@@ -161,11 +162,11 @@ te_status te_set_threads(te_ctx *ctx, int threads) {
     }
     if (threads == ctx->threads) return TE_OK;
     te_float *pack = te_alloc(ctx, threads * TE_PACK_FLOATS * (int64_t)sizeof(te_float));
-    if (!pack) return TE_ERR_MEMORY;
-    if (threads > 1 && !(pool = te_pool_new(threads))) {
+    if (!pack) return ctx->status;
+    if (threads > 1 && (te_injected_failure(ctx) || !(pool = te_pool_new(threads)))) {
         te_free(ctx, pack);
         te_fail(ctx, TE_ERR_STATE, "threads: this system gives no %d threads", threads);
-        return TE_ERR_STATE;
+        return ctx->status;
     }
     te_pool_free(ctx->pool);
     te_free(ctx, ctx->pack);

@@ -13,7 +13,7 @@ static void te_set_strides(te_tensor *t, const int64_t *stride) {
     int64_t dense = 1;
     for (int i = t->ndim - 1; i >= 0; i--) {
         if (t->shape[i] != 1 && stride[i] != dense && t->numel) t->strided = 1;
-        dense *= t->shape[i];
+        if (t->shape[i]) dense *= t->shape[i];
         t->stride[i] = stride[i];
     }
 }
@@ -33,13 +33,14 @@ static te_tensor *te_tensor_view(te_tensor *base, int ndim, const int64_t *shape
 
 te_tensor *te_from_strided(te_ctx *ctx, int dtype, int ndim, const int64_t *shape,
                            const int64_t *stride, void *data, te_release_fn release, void *owner) {
+    if (ndim > 0 && !stride) return te_fail(ctx, TE_ERR_VALUE, "tensor: the strides are NULL");
     te_tensor *t = te_from_data(ctx, dtype, ndim, shape, data, release, owner);
     if (t) te_set_strides(t, stride);
     return t;
 }
 
 int te_is_contiguous(const te_tensor *t) {
-    return !t->strided;
+    return t ? !t->strided : 0;
 }
 
 /* Copies n elements of `size` bytes that lie `stride` elements apart, on one side or the other. */

@@ -226,7 +226,8 @@ def load_manifest(path: Path) -> Board:
 
 def _require_sound(board: Board) -> None:
     """Raises BoardError for a name that PlatformIO does not take, a receive ring that is no power
-    of two, and for slots outside flash or over each other or the firmware.
+    of two, memory that is more than RAM, and for slots outside flash or over each other or the
+    firmware.
     """
     path = board.path
     if not re.fullmatch(r"[A-Za-z0-9_-]+", board.name):

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and never over what they are made from."""
 
 from __future__ import annotations
 
@@ -33,3 +33,16 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> int:
             partial.unlink(missing_ok=True)
         raise ModelError(f"{path}: cannot be written ({error.strerror or error})") from error
     return path.stat().st_size
+
+
+def require_apart(output: Path, **sources: Path | str) -> None:
+    """Raises ModelError where writing `output` would overwrite one of the files it is made from.
+
+    >>> require_apart(Path("new.tern"), checkpoint=Path("old.ckpt"))
+    """
+    for what, source in sources.items():
+        same = os.path.realpath(output) == os.path.realpath(source)
+        with suppress(OSError):  # one of them is not there
+            same = same or output.samefile(source)
+        if same:
+            raise ModelError(f"{output}: is the {what} itself; name another file to write to")

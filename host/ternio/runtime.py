@@ -53,6 +53,8 @@ class Model:
         channels, length: shape of the input window, `length` rows of `channels` samples. Of a
             language model 1 and its context.
         outputs: number of logits.
+        choices: how many of them a text is written in: not the last one where its token stands
+            for any character outside of the vocabulary.
         sample_rate_hz: 0.0 when unknown.
         input_scale: [channels] float32, raw units per integer step.
         infer_work, adapt_work: work of one run of each program, in about multiply-accumulates.
@@ -73,6 +75,7 @@ class Model:
         self.length: int = self._c.length
         self.outputs: int = self._c.outputs
         self.sample_rate_hz: float = self._c.sample_rate_hz
+        self.choices = self.outputs - (lib.tr_model_character(self._c, self.outputs - 1) < 0)
         self.kind = "tokens" if self._c.kind == lib.TR_TOKENS else "window"
         scales = 0 if self.kind == "tokens" else self.channels
         scale = ffi.buffer(self._c.input_scale, 4 * scales) if scales else b""
@@ -102,6 +105,12 @@ class Model:
                 return cls(file.read(), os.fspath(source))
         except OSError as error:
             raise BlobError(f"{os.fspath(source)}: {error.strerror}") from error
+
+    def channel_names(self) -> tuple[str, ...]:
+        """What the channels were called in the training data; () where the blob does not say."""
+        from .blob.meta import channel_names
+
+        return channel_names(lambda start, count: self._blob[start : start + count].tobytes())
 
     @property
     def can_adapt(self) -> bool:
@@ -266,7 +275,7 @@ class Session:
                         self.step(old)
                 logits = self.step(token)
                 kept.append(token)
-            pending = [sampler(logits)]
+            pending = [sampler(logits[: self.model.choices])]
             yield pending[0]
 
     def adapt_begin(
@@ -361,7 +370,7 @@ class Sampler:
         if not 0 <= temperature < float("inf") or not 0 < top_p <= 1 or not 0 <= top_k < 1 << 32:
             raise DataError(
                 f"temperature {temperature}, top_k {top_k}, top_p {top_p}: expected temperature "
-                ">= 0, top_k >= 0 and 0 < top_p <= 1"
+                ">= 0, top_k 0 (all) to 4294967295, and 0 < top_p <= 1"
             )
         self._c = ffi.new("tr_sampler *")
         self._c.temperature, self._c.top_k, self._c.top_p = temperature, top_k, top_p

@@ -16,8 +16,8 @@ from pathlib import Path
 for _threads in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")  # read when NumPy is imported
 
-import numpy as np  # noqa: E402
-from insn import images, wu  # noqa: E402
+import numpy as np
+from insn import images, wu
 
 HOST_SIZES = [256, 1024, 4096]
 SHAPES = [(64, 64), (128, 128), (256, 256), (384, 128)]

@@ -15,8 +15,8 @@ def example(seed: int = 1) -> Assembler:
     patch is half empty. Its gradients train, but stand for no exact derivative."""
     rng = np.random.default_rng(seed)
     asm = Assembler(channels=3, length=18, outputs=3, name="example")
-    normal = lambda *shape: rng.standard_normal(shape) * 0.3  # noqa: E731
-    trits = lambda rows, cols: asm.t2(rng.integers(-1, 2, (rows, cols)), 0.11)  # noqa: E731
+    normal = lambda *shape: rng.standard_normal(shape) * 0.3
+    trits = lambda rows, cols: asm.t2(rng.integers(-1, 2, (rows, cols)), 0.11)
 
     gain, shift = asm.f32([[0.001, 0.002, 0.0015]]), asm.f32([[0.1, -0.2, 0.0]])
     embed, embed_bias = asm.f16(normal(WIDTH, PATCH)), asm.f32(normal(WIDTH))

@@ -59,10 +59,8 @@ class Block:
     def integer_code(self, x) -> list[bytes]:
         """The block with integer rows."""
         w, kv, h, t = self.width, self.kv, self.hidden, self.temp
-        rope = lambda a, n: instruction(  # noqa: E731
-            "ROPE16", a, a, t["frequency"], n=(n, self.heads[2])
-        )
-        store = lambda block, a: instruction("NARROW", block | STEP, a, n=(kv,))  # noqa: E731
+        rope = lambda a, n: instruction("ROPE16", a, a, t["frequency"], n=(n, self.heads[2]))
+        store = lambda block, a: instruction("NARROW", block | STEP, a, n=(kv,))
         attend = (t["n"], t["q16"], self.keys, self.values, t["scores"])
         return [
             self.norm_q8(x),
@@ -88,8 +86,8 @@ class Block:
 
     def code(self, x) -> list[bytes]:
         w, kv, h, t = self.width, self.kv, self.hidden, self.temp
-        quantize = lambda n, a: instruction("QUANTIZE", t["q8"], a, n=(n,))  # noqa: E731
-        store = lambda block, a: instruction("QUANTIZE", block | STEP, a, n=(kv,))  # noqa: E731
+        quantize = lambda n, a: instruction("QUANTIZE", t["q8"], a, n=(n,))
+        store = lambda block, a: instruction("QUANTIZE", block | STEP, a, n=(kv,))
         return [
             self.norm(t["n"], x),
             quantize(w, t["n"]),

@@ -13,10 +13,10 @@ KV = KV_HEADS * HEAD
 def language_model(seed: int = 5, context: int = CONTEXT, q8: bool = True) -> Assembler:
     """Tokens of VOCABULARY; keys and values in int8, or in float."""
     rng = np.random.default_rng(seed)
-    normal = lambda *shape: rng.standard_normal(shape)  # noqa: E731
+    normal = lambda *shape: rng.standard_normal(shape)
     outputs = len(VOCABULARY)
     asm = Assembler(1, context, outputs, "stream", vocabulary=characters(VOCABULARY))
-    trits = lambda rows, cols: asm.t2(rng.integers(-1, 2, (rows, cols)), 0.2)  # noqa: E731
+    trits = lambda rows, cols: asm.t2(rng.integers(-1, 2, (rows, cols)), 0.2)
     embed, gain = asm.f16(normal(outputs, WIDTH)), asm.f16(1 + 0.1 * normal(WIDTH))
     wq, wk, wv, wo = (trits(n, WIDTH) for n in (WIDTH, KV, KV, WIDTH))
     head = asm.i8(rng.integers(-127, 128, (outputs, WIDTH)), np.full(outputs, 0.004))

@@ -326,7 +326,7 @@ def test_arena_sizes(library):
     machine = Machine(library, trainable())
     c, model, session = library.c, machine.model, machine.session
     arena = library.pointer(machine.bytes)
-    init = lambda at, size: library.name(c.tr_session_init(session, model, at, size))  # noqa: E731
+    init = lambda at, size: library.name(c.tr_session_init(session, model, at, size))
     assert init(arena, model.infer_arena - 1) == "TR_ERR_ARENA"
     assert init(arena + 4, model.infer_arena) == "TR_ERR_ALIGNMENT"
     assert init(arena, model.infer_arena) == "TR_OK"

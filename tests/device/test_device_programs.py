@@ -115,7 +115,7 @@ def test_rope_needs_whole_pairs(library):
 def test_loops(library):
     asm = Assembler()
     zero = instruction("ZERO", asm.logits, n=(2, 1))
-    loop = lambda rows, body, **more: instruction("LOOP", n=(rows, body), **more)  # noqa: E731
+    loop = lambda rows, body, **more: instruction("LOOP", n=(rows, body), **more)
     refused(library, [loop(3, 1), zero], status="TR_OK", asm=asm)
     refused(library, [loop(3, 2), zero], asm=asm)
     refused(library, [loop(0, 1), zero], asm=asm)
@@ -163,7 +163,7 @@ def test_adapt_operands_stay_below_the_state(library):
 def test_adapters_need_matching_dimensions(library):
     asm = Assembler()
     slot, x, y, z = asm.adapter(4, 3, 2), asm.room(8), asm.room(8), asm.room(8)
-    lora = lambda *n: [instruction("LORA", y, x, slot, 0, z, n=n, imm=f32(1.0))]  # noqa: E731
+    lora = lambda *n: [instruction("LORA", y, x, slot, 0, z, n=n, imm=f32(1.0))]
     refused(library, lora(4, 3, 2), status="TR_OK", asm=asm)
     for dims in ((4, 3, 1), (3, 4, 2), (5, 3, 2)):
         refused(library, lora(*dims), asm=asm)

@@ -195,12 +195,10 @@ def test_what_may_not_stand_in_a_stream(library):
     block, floats = asm.q8_block(600, 4), asm.room(600 * 4)
     i8, long = asm.i8(np.ones((2, 513)), np.ones(2)), asm.q16(513)
     wide = asm.i8(np.ones((2, 8)), np.ones(2))
-    attend = lambda flags: instruction(  # noqa: E731
+    attend = lambda flags: instruction(
         "ATTENTION", x, x, floats, floats, scores, n=(1, 1, 4), flags=flags
     )
-    q8 = lambda b, s: instruction(  # noqa: E731
-        "ATTENTION_Q8", x, q16, b, b, s, n=(1, 1, 4), flags=1
-    )
+    q8 = lambda b, s: instruction("ATTENTION_Q8", x, q16, b, b, s, n=(1, 1, 4), flags=1)
     for status, code in [
         ("TR_OK", good[0]),
         ("TR_OK", attend(1)),

@@ -6,18 +6,14 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import subprocess
-import sys
 from pathlib import Path
 
+import bench_kernels
 import numpy as np
 import pytest
+from insn import images, wu
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "bench"))
-
-import bench_kernels  # noqa: E402
-from insn import images, wu  # noqa: E402
-
 CASES = Path(__file__).parent / "kernels" / "kernel_cases.c"
 KERNEL_C = [path for path in images.KERNEL_SOURCES if path.suffix == ".c"]
 HOST_FLAGS = ["-std=c99", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]

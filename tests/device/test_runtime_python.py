@@ -183,7 +183,7 @@ def test_generation_goes_on_from_the_last_half_of_a_full_context(stream):
         session = runtime.Session(stream.model)
         for known in text[start:]:
             logits = session.step(known)
-        assert token == sampler(logits)
+        assert token == sampler(logits[: stream.model.choices])
         text.append(token)
         if len(text) - start > CONTEXT:
             start = len(text) - 1 - CONTEXT // 2

@@ -80,6 +80,35 @@ def test_what_people_read(user):
     assert "running: virtual board native on /dev/" in boards and "model train" in boards
 
 
+def test_a_board_without_an_adapter_says_so(user):
+    user.run("flash", "mine.tern", "--board", "native")
+    for what in ("pull", "save"):
+        assert "has no adapter, train answers as it was packed" in user.refused("adapter", what)
+
+
+def test_columns_in_another_order_are_found_by_their_names(user):
+    user.run("flash", "mine.tern", "--board", "native")
+    rows = [line.split(",") for line in (user.folder / "test.csv").read_text().splitlines()]
+    turned = "\n".join(",".join([*row[:2], *row[:1:-1]]) for row in rows)
+    (user.folder / "turned.csv").write_text(turned)
+    done = user.run("infer", "turned.csv", "--all", "--json")
+    assert "channels gz, ay, ax put in the order of the model: ax, ay, gz" in done.stderr
+    straight = user.json("infer", "test.csv", "--all")
+    assert json.loads(done.stdout)["confusion"] == straight["confusion"]
+
+
+def test_an_adaptation_that_does_harm_is_undone(user):
+    user.run("flash", "mine.tern", "--board", "native")
+    user.run("adapt", "train.csv", "--steps", 5)
+    user.run("adapter", "pull", "-o", "good.tadp")
+    refused = user.refused("adapt", "train.csv", "--steps", 40, "--lr", 1)
+    assert "adapting did harm: " in refused and "has its earlier adapter again" in refused
+    user.run("adapter", "pull", "-o", "still.tadp")
+    assert (user.folder / "still.tadp").read_bytes() == (user.folder / "good.tadp").read_bytes()
+    forced = user.json("adapt", "train.csv", "--steps", 40, "--lr", 1, "--force")
+    assert forced["kept"] and forced["saved"] and forced["after"]["loss"] > forced["before"]["loss"]
+
+
 def test_monitor(user):
     user.run("flash", "mine.tern", "--board", "native")
     feed = ("monitor", "--feed", "test.csv", "--interval", 0)

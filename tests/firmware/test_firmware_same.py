@@ -13,7 +13,7 @@ import pytest
 from firmware_boards import pack, start
 
 from ternio import data
-from ternio.boards import CORES_WITH_DSP, load_board
+from ternio.boards import load_board
 from ternio.checkpoint import Checkpoint
 from ternio.compile import Options
 from ternio.compile.fit import input_room
@@ -44,7 +44,7 @@ def packed(checkpoint: Checkpoint, name: str) -> bytes:
     options = Options(adapt=False, kv="int8")
     if name:
         board = load_board(name)
-        room, merge = input_room(checkpoint.config, board), board.core in CORES_WITH_DSP
+        room, merge = input_room(checkpoint.config, board), board.merges_rows
         options = replace(options, arena_limit=room, merge_rows=merge)
     return pack(checkpoint, options)
 

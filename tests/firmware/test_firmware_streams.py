@@ -10,6 +10,7 @@ import pytest
 from firmware_boards import VOCABULARY, Console, blob, language, window
 from test_firmware_hostile import frame, message
 
+from ternio.data.vocabulary import REST
 from ternio.errors import LinkError
 from ternio.link.client import BoardClient
 from ternio.runtime import Model, Sampler, Session
@@ -56,6 +57,14 @@ def test_console_generates_the_same_text(speaking):
     line = line.removesuffix(" seed 5")
     assert speaking.ask(f"generate 35 {line}") == escaped(tokens[25:])
     assert speaking.ask("generate 30 prompt \\n") == escaped(expected("\n", 30, temperature=0.0))
+
+
+def test_the_token_of_other_characters_is_never_written(speaking):
+    """Nearly all tokens alike by their temperature: it would come up ten times."""
+    hot = {"temperature": 50.0, "seed": 3}
+    text = speaking.ask("generate 400 temperature 50 seed 3 prompt a")
+    assert text == escaped(expected("a", 400, **hot)) and REST not in text
+    assert len(set(text)) > 30
 
 
 def test_refusals_of_a_language_model(speaking, client):

@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from device_example import example
+from device_harness import compile_c
+from device_stream import language_model
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "device"))
-
-from device_example import example  # noqa: E402
-from device_harness import compile_c  # noqa: E402
-from device_stream import language_model  # noqa: E402
-
 SANITIZE = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 TARGET = str(HERE / "fuzz_blob.c")
 

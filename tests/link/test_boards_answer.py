@@ -32,6 +32,7 @@ def test_info_says_what_the_blob_says(client, blob):
     assert info.labels == ("sit", "walk", "run") == model.labels
     assert np.array_equal(info.input_scale, model.input_scale)
     assert (info.infer_arena, info.adapt_arena) == (model.infer_arena, model.adapt_arena)
+    assert client.channel_names() == model.channel_names() == ("x", "y", "z")
     assert info.rate_hz == 25.0 and info.adapter == "none" and info.slot_bytes >= len(blob)
 
 

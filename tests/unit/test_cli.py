@@ -143,3 +143,33 @@ def test_starting_loads_nothing_heavy():
     code = f"import sys, ternio.cli; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("module", ["typer", "ternio.cli.common"])
+def test_ctrl_c_while_the_program_loads_is_one_line(module):
+    code = f"""
+import sys
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+from ternio.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
+def test_ctrl_c_while_options_are_read_is_one_line(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(typer.core.TyperGroup, "parse_args", interrupted)
+    result = run("boards")
+    assert (result.exit_code, result.stderr) == (130, "error: interrupted\n")
+
+
+def test_the_package_is_the_program():
+    done = subprocess.run([sys.executable, "-m", "ternio", "--version"], capture_output=True)
+    assert (done.returncode, done.stdout) == (0, f"ternio {__version__}\n".encode())

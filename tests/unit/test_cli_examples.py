@@ -171,3 +171,49 @@ def test_every_example_is_taken_once_a_round():
     assert len(order) == 24
     for i in range(3):
         assert sorted(order[7 * i : 7 * i + 7]) == list(range(7))
+
+
+def named(*names):
+    """What asks a model for its channels' names."""
+    return lambda: names
+
+
+def test_columns_go_by_the_names_that_the_model_has(tmp_path):
+    straight = load_examples(long_csv(tmp_path / "a.csv", [("sit", ROWS)]), MODEL)
+    asked = long_csv(tmp_path / "b.csv", [("sit", ROWS[:, ::-1])], ("AY", "ax"))
+    turned = load_examples(asked, MODEL, named("ax", "ay"))
+    assert np.array_equal(turned.windows, straight.windows)
+    assert turned.notes == ["b.csv: channels AY, ax put in the order of the model: ax, ay"]
+    wide = np.column_stack([ROWS[:, 0], 7 * ROWS[:, 0], ROWS[:, 1]])
+    more = long_csv(tmp_path / "c.csv", [("sit", wide)], ("ax", "heat", "ay"))
+    picked = load_examples(more, MODEL, named("ax", "ay"))
+    assert np.array_equal(picked.windows, straight.windows)
+    assert picked.notes == ["c.csv: heat left out, no channel of the model"]
+    bare = tmp_path / "d.csv"
+    bare.write_text("ay,ax\n" + "\n".join(f"{b},{a}" for a, b in ROWS))
+    turned = load_examples(str(bare), MODEL, named("ax", "ay"))
+    assert np.array_equal(turned.windows, straight.windows)
+
+
+def test_columns_without_known_names_go_by_position(tmp_path):
+    path = long_csv(tmp_path / "a.csv", [("sit", ROWS)], ("p", "q"))
+    straight = load_examples(path, MODEL)
+    assert not straight.notes
+    for names in ((), ("ch0", "ch1"), ("x", "x")):
+        assert not load_examples(path, MODEL, named(*names)).notes
+    said = load_examples(path, MODEL, named("ax", "ay"))
+    assert said.notes == ["a.csv: channels p, q taken by position for ax, ay of the model"]
+    assert np.array_equal(said.windows, straight.windows)
+    with pytest.raises(
+        DataError, match=r"a.csv: no channel 'r': the model has q, r, the file p, q"
+    ):
+        load_examples(path, MODEL, named("q", "r"))
+
+
+def test_mirror_with_channels_in_another_order(tmp_path):
+    """The means are those of the channel, wherever its column is."""
+    long_csv(tmp_path / "d_train.csv", [("walk", ROWS), ("sit", ROWS + 1)], ("ay", "ax"))
+    long_csv(tmp_path / "d_test.csv", [("walk", ROWS * 3)], ("ay", "ax"))
+    flipped = load_examples(str(tmp_path), MODEL, named("ax", "ay"), mirror="1,-1").windows
+    expected = np.stack([ROWS[:, 1] * 3, 2 * 3.5 - 3 * ROWS[:, 0]], axis=-1)
+    assert np.array_equal(flipped[0], expected / [0.5, 0.25])

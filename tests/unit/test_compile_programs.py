@@ -200,7 +200,7 @@ def test_ternary_gradients_are_close_to_those_of_their_float_surrogate() -> None
 
 def test_layers_below_the_first_adapter_get_no_backward() -> None:
     graph = transformer(Shape(layers=3, length=12))
-    ops_of = lambda blob: [i.op for i in blob.adapt.code]  # noqa: E731
+    ops_of = lambda blob: [i.op for i in blob.adapt.code]
     last_only = pack(graph, targets=("layers.2.q",))
     head_only = pack(graph, targets=("head",))
     attention_backward = 70

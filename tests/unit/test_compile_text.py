@@ -27,6 +27,7 @@ from ternio.errors import CompileError
 from ternio.models import LanguageModel, LanguageModelConfig
 from ternio.runtime import Model, Sampler, Session
 from ternio.tensor import Tensor
+from ternio.train import generate
 
 ALPHABET = "\n abcdefghilmnoprstu"
 
@@ -146,6 +147,19 @@ def test_generate_writes_what_the_runtime_chooses(blob: Blob, file: Path) -> Non
     assert other["text"] != expected
 
 
+def test_the_token_of_other_characters_is_never_written(blob: Blob) -> None:
+    """Nearly all tokens alike by their temperature: it would come up twenty times."""
+    session = Session(Model.open(blob.encode()))
+    here = session.generate([0], Sampler(50.0, seed=3))
+    written = session.model.text(list(itertools.islice(here, 400)))
+    trained = checkpoint_of()
+    twin = generate(trained.language_model, trained.vocabulary, "a", 400, temperature=50.0)
+    for text in (written, twin):
+        assert len(text) == 400 and set(text) == set(ALPHABET)
+    session = Session(Model.open(pack_checkpoint(checkpoint_of("bytes")).encode()))
+    assert 255 in itertools.islice(session.generate([0], Sampler(50.0, seed=3)), 4000)
+
+
 def test_what_generate_prints_harms_no_console() -> None:
     assert [visible(c) for c in "a\n\t\x1b\x07\x9b"] == ["a", "\n", "\t", "\\x1b", "\\x07", "\\x9b"]
     console = _Console(quiet=True)
@@ -197,4 +211,9 @@ def test_bench_counts_instructions_in_the_emulator(file: Path) -> None:
         pytest.skip("needs QEMU and the Arm toolchain")
     facts = json.loads(run("bench", file, "-b", "netduinoplus2", "--runs", 4, "--json").output)
     assert 10_000 < facts["instructions"] <= facts["most"] < 2_000_000
+    assert "again" not in facts
+    runs = read_blob(file).io.length
+    longer = json.loads(run("bench", file, "-b", "netduinoplus2", "--runs", runs, "--json").output)
+    assert longer["instructions"] <= longer["most"] < 1.1 * facts["most"]
+    assert longer["again"] > 2 * longer["most"]  # half a context is read again
     assert 0 < facts["stack_bytes"] < 4096

@@ -114,7 +114,9 @@ def test_test_file_must_fit():
     swapped = raw([[[1, 2]], [[3, 4]], [[5, 6]]], "aba")
     other = raw([[[1, 2]]], ["a"])
     other.channels = ("ch1", "ch0")
-    assert "channels in another order" in refusal(swapped, other)
+    sets = data.prepare(swapped, other)
+    np.testing.assert_array_equal(sets.test.x[0], [[2, 1]])
+    assert "d.csv: channels ch1, ch0 put in the order of d.csv: ch0, ch1" in sets.notes
     hollow = raw([[1], [2]], "ab")
     hollow.series[1] = hollow.series[1][:0]
     assert "d.csv:3: an example without a single value" in refusal(train, hollow)

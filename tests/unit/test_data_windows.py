@@ -56,8 +56,8 @@ def test_a_separate_test_file_is_cut_without_overlap(tmp_path):
 def test_numbered_channels_are_a_recording_where_a_window_is_asked_for(tmp_path):
     path = write(tmp_path / "r.csv", [("x", 40), ("y", 40)], "label,acc1,acc2")
     assert data.load(path, window=10).train.channels == ("acc1", "acc2")
-    assert data.read(path, recording=2)[0].recording
-    assert not data.read(path, recording=3)[0].recording
+    assert data.read(path, channels=2)[0].recording
+    assert not data.read(path, channels=3)[0].recording
 
 
 def test_examples_with_ids_are_cut_too(tmp_path):

@@ -229,9 +229,9 @@ def test_what_is_there_is_not_overwritten(tmp_path, monkeypatch):
     assert "it.ckpt is a checkpoint of --task classify" in refused("it.txt", *text)
     assert (tmp_path / "it.ckpt").read_bytes() == kept
     assert run("it.csv", *quick).exit_code == 0
-    assert "it.csv: that is the data" in refused("it.csv", "-o", "it.csv", *quick)
+    assert "it.csv: is the data itself" in refused("it.csv", "-o", "it.csv", *quick)
     (tmp_path / "it.txt").rename("it2.ckpt")
-    assert "it2.ckpt: that is the data" in refused("it2.ckpt", *text)
+    assert "it2.ckpt: is the data itself" in refused("it2.ckpt", *text)
     assert (tmp_path / "it2.ckpt").read_text().startswith("to be")
 
 

@@ -88,6 +88,13 @@ bool stream_begun(void) {
     return logits != NULL;
 }
 
+/* Tokens to choose among: not the last one where it stands for any other character, as nobody could
+ * read it. */
+static uint32_t choices(void) {
+    uint32_t outputs = model_current()->outputs;
+    return outputs - (tr_model_character(model_current(), outputs - 1) == TR_ANY_OTHER);
+}
+
 int stream_next(uint32_t *token) {
     int code = usable();
     if (code) return code;
@@ -95,7 +102,7 @@ int stream_next(uint32_t *token) {
     code = take_last();
     if (code) return code;
     uint32_t *weights = (uint32_t *)(void *)(history() + ((model_current()->length + 1) & ~1u));
-    last = *token = tr_sample(&stream_sampler, logits, model_current()->outputs, weights);
+    last = *token = tr_sample(&stream_sampler, logits, choices(), weights);
     return 0;
 }
 

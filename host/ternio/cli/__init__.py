@@ -6,6 +6,7 @@ Each command lives in a module with `register(app)` that imports what is heavy o
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -53,7 +54,7 @@ class Program(TyperGroup):
         """Runs the program; errors in usage are one line like all others."""
         extra["standalone_mode"] = False
         if sys.stdout is None:  # closed by the shell
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            sys.stdout = io.StringIO()
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a letter that the terminal lacks is no error
                 stream.reconfigure(errors="replace")
@@ -67,6 +68,13 @@ class Program(TyperGroup):
         except typer.Abort:
             sys.exit(130)
         sys.exit(status if isinstance(status, int) else 0)
+
+    def make_context(self, *args: Any, **extra: Any) -> typer.Context:
+        """Reads the options; Ctrl-C meanwhile ends like that in a command."""
+        try:
+            return super().make_context(*args, **extra)
+        except KeyboardInterrupt:
+            fail("interrupted", 130)
 
     def invoke(self, ctx: typer.Context) -> Any:
         """Runs the command; Ctrl-C ends with status 130."""
@@ -127,8 +135,3 @@ def program(
 
 for _name in COMMANDS:
     import_module(f"ternio.cli.{_name}").register(app)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    app()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from .common import (
     write_file,
 )
 
+if TYPE_CHECKING:
+    from ternio.link.client import BoardClient
+
 
 def register(app: typer.Typer) -> None:
     """Adds the group to the command line."""
@@ -31,6 +34,7 @@ def register(app: typer.Typer) -> None:
 def save(board: BoardOption = None, port: PortOption = None, as_json: JsonOption = False) -> None:
     """Stores the adapter in training on the board."""
     with connect(board, port) as client:
+        _require_adapter(client)
         saved = client.adapter_save()
     if as_json:
         emit({"steps": saved.steps, "bytes": saved.file_bytes, "slot": saved.slot})
@@ -48,12 +52,27 @@ def pull(
 ) -> None:
     """Fetches the board's adapter into a file."""
     with connect(board, port) as client:
+        _require_adapter(client)
         data = client.adapter_pull()
     write_file(output, data)
     if as_json:
         emit({"file": str(output), "bytes": len(data)})
     else:
         say(f"wrote {output}: {len(data)} bytes")
+
+
+def _require_adapter(client: BoardClient) -> None:
+    """Raises LinkError where the board has no adapter."""
+    from ternio.errors import LinkError
+
+    from .machine import require_model
+
+    info = require_model(client)
+    if info.adapter == "none":
+        raise LinkError(
+            f"{info.board} has no adapter, {info.model} answers as it was packed: "
+            "`ternio adapt DATA` trains one, `ternio adapter push FILE` sends one"
+        )
 
 
 def push(
@@ -93,10 +112,10 @@ def merge(
     """Bakes an adapter into a blob, which then answers the same without it."""
     from ternio.blob import merge_adapter
     from ternio.errors import BlobError
+    from ternio.files import require_apart
     from ternio.runtime import Model
 
-    if output.exists() and any(s.exists() and output.samefile(s) for s in (blob, adapter)):
-        raise BlobError(f"{output}: is what is to be merged; name another file to write to")
+    require_apart(output, blob=blob, adapter=adapter)
     data, factors = read_file(blob, "blob"), read_file(adapter, "adapter")
     Model(data, str(blob))
     try:

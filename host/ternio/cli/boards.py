@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, emit, example, note, say, show_table
+from .common import JsonOption, board_name, emit, example, note, say, show_table
 
 
 def register(app: typer.Typer) -> None:
@@ -90,7 +90,8 @@ def _model(info) -> str:
 
 def stop(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Virtual boards; all when none is named.")
+        list[str] | None,
+        typer.Argument(help="Virtual boards, by name or manifest file; all when none is named."),
     ] = None,
 ) -> None:
     """Stops virtual boards."""
@@ -99,9 +100,10 @@ def stop(
 
     virtual = VirtualBoards()
     running = [board.name for board in virtual.running()]
-    for name in names or []:
+    chosen = [board_name(name) for name in names or running]
+    for name in chosen:
         if name not in running:
             there = f"running are {', '.join(running)}" if running else "none runs"
             raise BoardError(f"no virtual board {name} runs: {there}")
-    stopped = [name for name in names or running if virtual.stop(name)]
+    stopped = [name for name in dict.fromkeys(chosen) if virtual.stop(name)]
     say(f"stopped {', '.join(stopped)}" if stopped else "no virtual board runs")

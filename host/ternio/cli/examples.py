@@ -4,13 +4,17 @@ steps decide.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ternio.errors import DataError
+
+if TYPE_CHECKING:
+    from ternio.data import RawDataset
 
 PARTS = ("train", "test")
 REFERENCE = ("motion", "motion-other-wrist")
@@ -46,6 +50,7 @@ class Examples:
 def load_examples(
     source: str,
     model: ModelFacts,
+    channel_names: Callable[[], tuple[str, ...]] = tuple,
     *,
     part: str = "test",
     gain: str | None = None,
@@ -57,16 +62,17 @@ def load_examples(
     """Reads labelled data (.csv, .npz, .ts, a folder, `motion`) or bare windows (.npy, a .csv with
     one column per channel).
 
-    `gain` and `mirror` are a factor per channel as text, e.g. "1,-1,-1": the one of the values, the
-    other of their distance from the channel's mean in the training set. Longer series lose their
-    end, shorter ones hold their last sample.
+    `channel_names` asks what the model's channels are called; columns with names go by them.
+    `gain` and `mirror` are a factor per channel as text, e.g. "1,-1,-1": the one of the values,
+    the other of their distance from the channel's mean in the training set. Longer series lose
+    their end, shorter ones hold their last sample.
     """
     if part not in PARTS:
         raise DataError(f"--part {part}: expected train or test")
     gains = parse_factors("--gain", gain, model.channels)
     mirrors = parse_factors("--mirror", mirror, model.channels)
     notes: list[str] = []
-    bare = _bare_windows(Path(source), model)
+    bare = _bare_windows(Path(source), model, channel_names, notes)
     if bare is not None:
         if mirror is not None:
             raise DataError(f"--mirror: {source} has no training set; use labelled data, or --gain")
@@ -75,7 +81,8 @@ def load_examples(
         means = np.zeros(model.channels)
     else:
         options = {"label": label, "example_id": example_id, "layout": layout}
-        series, classes, places, means = _labelled(source, model, part, options, notes)
+        found = _labelled(source, model, channel_names, part, options, notes)
+        series, classes, places, means = found
     lengths = {len(values) for values in series} - {model.length}
     if lengths:
         found = f"{min(lengths)} to {max(lengths)} samples"
@@ -115,6 +122,7 @@ def _fit(values: np.ndarray, length: int) -> np.ndarray:
 def _labelled(
     source: str,
     model: ModelFacts,
+    channel_names: Callable[[], tuple[str, ...]],
     part: str,
     options: dict[str, str | None],
     notes: list[str],
@@ -130,8 +138,12 @@ def _labelled(
         series = [x.astype(np.float64) for x in chosen.x]
         places = [f"{source} {part} #{i}" for i in range(len(series))]
     else:
-        train, test = data.read(source, recording=model.channels, **options)
-        raw = test if test is not None and part == "test" else train
+        train, test = data.read(source, channels=model.channels, **options)
+        wanted = channel_names()
+        train = train.aligned(wanted, "the model", notes)
+        raw = train
+        if test is not None and part == "test":
+            raw = test.aligned(wanted, "the model", notes)
         if raw.recording:
             raw = data.cut(raw, model.length, model.length, notes)
         for i, values in enumerate(raw.series):
@@ -158,7 +170,12 @@ def _check_values(raw, i: int, values: np.ndarray, channels: int) -> None:
         raise DataError(f"{raw.place(i, int(bad[0][0]), int(bad[0][1]))}: {what} value")
 
 
-def _bare_windows(path: Path, model: ModelFacts) -> list[np.ndarray] | None:
+def _bare_windows(
+    path: Path,
+    model: ModelFacts,
+    channel_names: Callable[[], tuple[str, ...]],
+    notes: list[str],
+) -> list[np.ndarray] | None:
     """Windows from a file without labels, or None when it is not one."""
     suffix = path.suffix.lower()
     if suffix == ".npy" and path.is_file():
@@ -167,9 +184,10 @@ def _bare_windows(path: Path, model: ModelFacts) -> list[np.ndarray] | None:
         except (OSError, ValueError):
             raise DataError(f"{path.name}: not a .npy file of numbers") from None
     elif suffix in (".csv", ".tsv") and path.is_file():
-        x = _bare_table(path, model.channels)
-        if x is None:
+        raw = _bare_table(path, model.channels)
+        if raw is None:
             return None
+        x = raw.aligned(channel_names(), "the model", notes).series[0]
         if len(x) > model.length and len(x) % model.length == 0:
             x = x.reshape(-1, model.length, model.channels)
     else:
@@ -190,8 +208,9 @@ def _bare_windows(path: Path, model: ModelFacts) -> list[np.ndarray] | None:
     return [x] if x.ndim == 2 else list(x)
 
 
-def _bare_table(path: Path, channels: int) -> np.ndarray | None:
+def _bare_table(path: Path, channels: int) -> RawDataset | None:
     """A table with one row per sample and one column per channel, without a label column."""
+    from ternio.data import RawDataset
     from ternio.data.csv_file import ID_COLUMNS, LABEL_COLUMNS, TIME_COLUMNS, read_table
 
     table = read_table(path)
@@ -202,4 +221,6 @@ def _bare_table(path: Path, channels: int) -> np.ndarray | None:
     columns = [c for c in range(width) if not header or header[c] not in TIME_COLUMNS]
     if len(columns) != channels:
         return None
-    return np.array([table.numbers(row, columns) for row in range(len(table.rows))])
+    values = np.array([table.numbers(row, columns) for row in range(len(table.rows))])
+    names = tuple(table.header[c] if table.header else f"ch{c}" for c in columns)
+    return RawDataset(path.name, [values], [""], names, [path.name])

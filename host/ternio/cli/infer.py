@@ -15,31 +15,11 @@ from .common import (
     PortOption,
     emit,
     example,
-    note,
     progress,
     say,
     show_table,
 )
-
-PartOption = Annotated[str, typer.Option("--part", help="Which part of a data set: train or test.")]
-GainOption = Annotated[
-    str | None, typer.Option("--gain", help="A factor per channel on the raw values, e.g. 1,-1,-1.")
-]
-MirrorOption = Annotated[
-    str | None,
-    typer.Option("--mirror", help="The same about the training set's means, e.g. 1,-1,-1,1,-1,-1."),
-]
-LabelOption = Annotated[str | None, typer.Option("--label", help="Label column of a table.")]
-IdOption = Annotated[str | None, typer.Option("--id", help="Column that numbers the examples.")]
-LayoutOption = Annotated[
-    str | None, typer.Option("--layout", help="Order in .npz: nlc or ncl (channels first).")
-]
-DataArgument = Annotated[
-    str,
-    typer.Argument(
-        help="Labelled data (.csv, .npz, .ts, folder, `motion`) or bare windows (.npy, .csv)."
-    ),
-]
+from .data_options import DataArgument, examples_for, takes_data
 
 
 def register(app: typer.Typer) -> None:
@@ -47,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command("infer", epilog=example("ternio infer motion --all --native"))(infer)
 
 
+@takes_data(part="test")
 def infer(
     data: DataArgument,
     board: BoardOption = None,
@@ -62,26 +43,16 @@ def infer(
         bool,
         typer.Option("--native", help="Run the board's blob here as well; logits must be equal."),
     ] = False,
-    part: PartOption = "test",
-    gain: GainOption = None,
-    mirror: MirrorOption = None,
-    label: LabelOption = None,
-    example_id: IdOption = None,
-    layout: LayoutOption = None,
+    how: Any = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classifies windows on a board."""
     from ternio.errors import DataError
 
-    from .examples import load_examples
     from .machine import open_machine, require_equal
 
-    how = {"part": part, "gain": gain, "mirror": mirror}
-    how |= {"label": label, "example_id": example_id, "layout": layout}
     with open_machine(board, port, model) as machine:
-        examples = load_examples(data, machine.facts, **how)
-        for line in examples.notes:
-            note(line)
+        examples = examples_for(data, machine.facts, machine.channel_names, how)
         if not every and not 0 <= index < len(examples):
             raise DataError(f"--index {index}: {data} has examples 0 to {len(examples) - 1}")
         chosen = range(len(examples)) if every else [index]

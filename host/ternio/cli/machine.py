@@ -23,15 +23,18 @@ class Machine:
     Attributes:
         facts: what it says of its model.
         infer: int16 window -> Inference.
+        channel_names: asks what the model's channels are called; () where it does not say.
     """
 
     def __init__(
         self,
         facts: ModelFacts,
         infer: Callable[[np.ndarray], Inference],
+        channel_names: Callable[[], tuple[str, ...]],
         client: BoardClient | None = None,
     ) -> None:
-        self.facts, self.infer, self._client = facts, infer, client
+        self.facts, self.infer, self.channel_names = facts, infer, channel_names
+        self._client = client
 
     def twin(self) -> Session:
         """A session on this computer with the board's own blob and adapter."""
@@ -50,7 +53,7 @@ def open_machine(board: str | None, port: str | None, model: Path | None) -> Ite
         yield _local_machine(model)
         return
     with connect(board, port) as client:
-        yield Machine(require_model(client), client.infer, client)
+        yield Machine(require_model(client), client.infer, client.channel_names, client)
 
 
 def require_model(client: BoardClient, text: bool = False) -> BoardInfo:
@@ -74,7 +77,7 @@ def _local_machine(path: Path) -> Machine:
         logits = session.infer(window)
         return Inference(logits, int(logits.argmax()), (time.perf_counter_ns() - start) // 1000)
 
-    return Machine(model, run)
+    return Machine(model, run, model.channel_names)
 
 
 def require_equal(board: np.ndarray, native: np.ndarray, place: str) -> None:

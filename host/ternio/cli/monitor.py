@@ -12,14 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .common import BoardOption, PortOption, connect, example
-from .infer import (
-    GainOption,
-    IdOption,
-    LabelOption,
-    LayoutOption,
-    MirrorOption,
-    PartOption,
-)
+from .data_options import examples_for, takes_data
 
 HISTORY = 12
 BAR_CELLS = 30
@@ -30,6 +23,7 @@ def register(app: typer.Typer) -> None:
     app.command("monitor", epilog=example("ternio monitor --feed motion"))(monitor)
 
 
+@takes_data(part="test")
 def monitor(
     board: BoardOption = None,
     port: PortOption = None,
@@ -46,23 +40,17 @@ def monitor(
     seconds: Annotated[
         float, typer.Option("--seconds", min=0.0, help="End after this time; 0: never.")
     ] = 0,
-    part: PartOption = "test",
-    gain: GainOption = None,
-    mirror: MirrorOption = None,
-    label: LabelOption = None,
-    example_id: IdOption = None,
-    layout: LayoutOption = None,
+    how: Any = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the board's JSON lines as they come.")
     ] = False,
 ) -> None:
     """Shows inferences and adaptation live; Ctrl-C ends it."""
-    chosen = {"part": part, "gain": gain, "mirror": mirror}
-    chosen |= {"label": label, "example_id": example_id, "layout": layout}
     with connect(board, port) as client:
         info = client.info()
+        windows = examples_for(feed, info, client.channel_names, how).windows if feed else None
         client.telemetry(True)
-        events = _events(client, info, feed, interval, chosen, seconds)
+        events = _events(client, windows, interval, seconds)
         try:
             if as_json or not sys.stdout.isatty():
                 _print_lines(events, count, as_json)
@@ -74,11 +62,8 @@ def monitor(
             client.telemetry(False)
 
 
-def _events(client, info, feed, interval, chosen, seconds) -> Iterator[dict[str, Any] | None]:
+def _events(client, windows, interval, seconds) -> Iterator[dict[str, Any] | None]:
     """Telemetry as it comes; None about ten times a second, so that the caller can redraw."""
-    from .examples import load_examples
-
-    windows = load_examples(feed, info, **chosen).windows if feed else None
     start = due = time.monotonic()
     sent = 0
     while not seconds or time.monotonic() - start < seconds:

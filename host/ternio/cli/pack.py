@@ -78,6 +78,7 @@ def pack(
     from ternio.checkpoint import load_checkpoint
     from ternio.compile import account, agreement, pack_checkpoint, require_fit
     from ternio.errors import DataError
+    from ternio.files import require_apart
 
     target = load_board(board) if board else None
     path = output or checkpoint.with_suffix(".tern")
@@ -85,8 +86,9 @@ def pack(
     trained.name = name or trained.name
     if not 0 < abs(scale) <= 1e6:
         raise DataError(f"--scale {scale:g}: expected a number other than 0, at most 1e6")
-    if path.exists() and path.samefile(checkpoint):
-        raise DataError(f"{path}: is the checkpoint itself; name another file to write to")
+    require_apart(path, checkpoint=checkpoint)
+    if array is not None:
+        require_apart(array, checkpoint=checkpoint, blob=path)
     names = tuple(t.strip() for t in targets.split(",") if t.strip())
     options = _options(trained, target, adapt, rank, scale, names, float_dtype, kv)
     options = replace(options, integer_rows=not float_rows)

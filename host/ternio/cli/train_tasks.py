@@ -44,6 +44,7 @@ class Job:
     as_json: bool
 
     def __post_init__(self) -> None:
+        from ternio.files import require_apart
         from ternio.train.progress import check_plot
 
         stem = Path(self.source).resolve().stem or "model"
@@ -52,8 +53,7 @@ class Job:
         self.path = self.output or self.resume or Path(f"{stem}.ckpt")
         if not self.path.parent.is_dir():
             raise DataError(f"{self.path}: there is no folder {self.path.parent}")
-        if Path(self.source).exists() and self.path.resolve() == Path(self.source).resolve():
-            raise DataError(f"{self.path}: that is the data; name another file with --output")
+        require_apart(self.path, data=self.source)
         if self.plot is not None:
             check_plot(self.plot)
         self.shape = {k: v for k, v in self.shape.items() if v is not None}

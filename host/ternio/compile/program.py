@@ -123,9 +123,9 @@ class _Builder:
 
     def is_read_later(self, value: int, nodes: tuple[int, ...]) -> bool:
         """Does a node outside of `nodes` read rows of this value, other than as K or V?"""
-        readers = (c for c in self.graph.consumers(value) if c not in nodes)
-        attends = lambda c: self.graph.nodes[c].op == "attention"  # noqa: E731
-        return any(not attends(c) or self.graph.nodes[c].inputs[0] == value for c in readers)
+        numbers = (c for c in self.graph.consumers(value) if c not in nodes)
+        readers = (self.graph.nodes[c] for c in numbers)
+        return any(node.op != "attention" or node.inputs[0] == value for node in readers)
 
     # ---- Backward -----------------------------------------------------------------------------
 

@@ -74,7 +74,8 @@ def read_csv(
     path: Path,
     label: str | None = None,
     example_id: str | None = None,
-    recording: bool | int = False,
+    recording: bool = False,
+    channels: int | None = None,
 ) -> RawDataset:
     """Reads a labelled table in the long, the wide or the recording form.
 
@@ -83,7 +84,8 @@ def read_csv(
         label: name of the label column; by default one of LABEL_COLUMNS.
         example_id: name of the column that numbers the examples; by default one of ID_COLUMNS.
         recording: without examples' numbers, take the table for a recording even if its columns are
-            numbered; an int: where it has that many channels.
+            numbered.
+        channels: do so where it has that many of them.
 
     Raises:
         DataError: with file and line.
@@ -92,7 +94,7 @@ def read_csv(
     if table.header is None:
         if label or example_id:
             raise DataError(f"{path.name}: the first line is no header, so no column has a name")
-        if recording is True:
+        if recording:
             raise DataError(
                 f"{path.name}: the first line is no header; name the columns there, e.g. "
                 "label,ax,ay,az"
@@ -108,10 +110,10 @@ def read_csv(
     id_column = _find_column(table, example_id, ID_COLUMNS)
     if id_column is None:
         others = [c for c in range(len(table.header)) if c != label_column]
-        channels = [c for c in others if table.header[c].lower() not in TIME_COLUMNS]
-        numbered = [c for c in channels if _NUMBERED.match(table.header[c])]
-        timed = len(channels) < len(others)
-        if timed or not numbered or recording is True or recording == len(channels):
+        values = [c for c in others if table.header[c].lower() not in TIME_COLUMNS]
+        numbered = [c for c in values if _NUMBERED.match(table.header[c])]
+        timed = len(values) < len(others)
+        if timed or not numbered or recording or channels == len(values):
             return _read_recording(table, label_column, others)
         return _read_wide(table, label_column)
     return _read_long(table, label_column, id_column)

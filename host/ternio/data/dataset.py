@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .channels import match_channels
+
 
 @dataclass
 class RawDataset:
@@ -40,13 +42,27 @@ class RawDataset:
     def __len__(self) -> int:
         return len(self.series)
 
+    def line(self, example: int, sample: int) -> str | None:
+        """`file:line` of a sample, where samples have lines of their own."""
+        file, _, line = self.places[example].rpartition(":")
+        return f"{file}:{int(line) + sample}" if self.rows_are_samples and line.isdigit() else None
+
     def place(self, example: int, sample: int, channel: int) -> str:
         """Text that leads a person to one value."""
-        place, name = self.places[example], self.channels[channel]
-        file, _, line = place.rpartition(":")
-        if self.rows_are_samples and line.isdigit():
-            return f"{file}:{int(line) + sample}, channel {name!r}"
-        return f"{place}, channel {name!r}, sample {sample + 1}"
+        line, name = self.line(example, sample), self.channels[channel]
+        if line is not None:
+            return f"{line}, channel {name!r}"
+        return f"{self.places[example]}, channel {name!r}, sample {sample + 1}"
+
+    def aligned(self, channels: tuple[str, ...], others: str, notes: list[str]) -> RawDataset:
+        """The same with its channels in the order of `channels`, the names that `others` has, where
+        it has those names; see match_channels()."""
+        order, text = match_channels(self.channels, channels, self.source, others)
+        notes += [text] if text else []
+        if order is None:
+            return self
+        series = [values[:, order] for values in self.series]
+        return replace(self, series=series, channels=tuple(self.channels[i] for i in order))
 
     def select(self, indices: list[int]) -> RawDataset:
         """The examples at `indices`, in that order."""

@@ -76,7 +76,8 @@ def read(
     label: str | None = None,
     example_id: str | None = None,
     layout: str | None = None,
-    recording: bool | int = False,
+    recording: bool = False,
+    channels: int | None = None,
 ) -> tuple[RawDataset, RawDataset | None]:
     """Reads a file, or a folder that holds a training and a test file, or one folder per class.
 
@@ -84,7 +85,7 @@ def read(
         path: .csv, .tsv, .txt, .npz, .ts, or a folder.
         label, example_id: column names for tables.
         layout: "nlc" or "ncl" for .npz.
-        recording: see read_csv().
+        recording, channels: see read_csv().
 
     Returns:
         training series, and test series where the file or folder holds some.
@@ -92,7 +93,7 @@ def read(
     path = Path(path)
     if path.is_dir():
         options = {"label": label, "example_id": example_id, "layout": layout}
-        return _read_folder(path, recording=recording, **options)
+        return _read_folder(path, recording=recording, channels=channels, **options)
     if not path.exists():
         raise DataError(f"{path}: no such file (the reference data set is called {REFERENCE!r})")
     suffix = path.suffix.lower()
@@ -101,7 +102,7 @@ def read(
     if suffix == ".ts":
         return read_ts(path), None
     if suffix in _SUFFIXES:
-        return read_csv(path, label, example_id, recording), None
+        return read_csv(path, label, example_id, recording, channels), None
     raise DataError(f"{path.name}: unknown kind of file; expected one of {', '.join(_SUFFIXES)}")
 
 

@@ -75,6 +75,7 @@ def prepare(
             f"{len(test)} of {len(train) + len(test)} examples set aside for the test (seed {seed})"
         )
     else:
+        test = test.aligned(train.channels, train.source, notes)
         test = _fill_missing(_cut(test, window, window or 0, notes), nan, notes)
         _check_test(train, test, classes, notes)
     length = _common_length([train, test], length, notes)
@@ -218,12 +219,6 @@ def _check_test(
         raise DataError(
             f"{test.source}: {len(test.channels)} channels, the training data has "
             f"{len(train.channels)}"
-        )
-    if test.channels != train.channels:
-        if set(test.channels) == set(train.channels):
-            raise DataError(f"{test.source}: channels in another order than in {train.source}")
-        notes.append(
-            f"{test.source}: channel names differ from those of {train.source}; taken by position"
         )
     for place, label in zip(test.places, test.labels, strict=True):
         if label not in classes:

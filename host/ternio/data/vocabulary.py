@@ -58,6 +58,11 @@ class Vocabulary:
     def __len__(self) -> int:
         return 256 if self.kind == "bytes" else len(self.alphabet) + 1
 
+    @property
+    def choices(self) -> int:
+        """Ids that a text is written in: all but that of every other character."""
+        return 256 if self.kind == "bytes" else len(self.alphabet)
+
     @cached_property
     def _code_points(self) -> np.ndarray:
         return np.array([ord(c) for c in self.alphabet], dtype=np.uint32)

@@ -38,17 +38,12 @@ def cut(raw: RawDataset, length: int, stride: int, notes: list[str]) -> RawDatas
     return replace(
         cut_out,
         series=[raw.series[i][start : start + length] for i, start in spans],
-        places=[_place(raw, i, start) for i, start in spans],
+        places=[
+            raw.line(i, start) or f"{raw.places[i]}, from sample {start + 1}" for i, start in spans
+        ],
         spans=spans,
         recording=False,
     )
-
-
-def _place(raw: RawDataset, i: int, start: int) -> str:
-    file, _, line = raw.places[i].rpartition(":")
-    if raw.rows_are_samples and line.isdigit():
-        return f"{file}:{int(line) + start}"
-    return f"{raw.places[i]}, from sample {start + 1}"
 
 
 def split_in_time(

@@ -73,9 +73,13 @@ class Inference:
     @property
     def probability(self) -> float:
         """Softmax probability of the winning class."""
+        return self.probability_of(self.index)
+
+    def probability_of(self, index: int) -> float:
+        """Softmax probability of a class."""
         z = self.logits.astype(np.float64)
         e = np.exp(z - z.max())
-        return float(e[self.index] / e.sum())
+        return float(e[index] / e.sum())
 
 
 @dataclass(frozen=True)
@@ -256,6 +260,23 @@ class BoardClient(BoardSession):
         old one.
         """
         self.upload("/model", blob, progress)
+
+    def channel_names(self) -> tuple[str, ...]:
+        """What the model's channels were called in the training data; () where it does not say."""
+        from ternio.blob.meta import channel_names
+
+        return channel_names(self._read_model)
+
+    def _read_model(self, start: int, count: int) -> bytes:
+        """A part of the model's file."""
+        data = b""
+        while len(data) < count:
+            request = m.FileDownload(off=start + len(data), name="/model")
+            block = self._ask(request, STORAGE_TIMEOUT_S, tries=3).data
+            if not block:
+                break
+            data += block
+        return data[:count]
 
     def download(self, name: str) -> bytes:
         """A file of the board."""

@@ -4,13 +4,21 @@ which order, step by step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from ternio.errors import DataError
-from ternio.link.client import Step
+from ternio.link.client import Inference, Step
+
+# What single-example steps may do to a mean loss (factor and nats) and to how many are right (a
+# part of all) without harm.
+LOSS_FACTOR, LOSS_NATS, FEWER = 1.25, 0.1, 0.1
+SCORED = 40  # examples at most: each takes the way over the port, twice
+_LEAST_P = 1e-12
 
 
 class Learner(Protocol):
@@ -19,6 +27,42 @@ class Learner(Protocol):
     def adapt_begin(self, **config: object) -> tuple[int, int]: ...
 
     def adapt_step(self, window: np.ndarray, label: int) -> Step: ...
+
+
+class Classifier(Protocol):
+    """What `score` needs of a BoardClient."""
+
+    def infer(self, window: np.ndarray) -> Inference: ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well examples are answered: how many rightly, out of how many, mean loss in nats."""
+
+    right: int
+    count: int
+    loss: float
+
+    def is_worse_than(self, before: Score) -> bool:
+        """Whether what was learnt in between did harm: the loss grew, or fewer are right, by more
+        than chance does.
+
+        >>> Score(10, 40, 3.0).is_worse_than(Score(30, 40, 0.4))
+        True
+        """
+        if self.right < before.right - FEWER * self.count:
+            return True
+        bound = LOSS_FACTOR * before.loss + LOSS_NATS
+        return self.right < self.count and not self.loss <= bound
+
+
+def score(machine: Classifier, windows: np.ndarray, classes: np.ndarray) -> Score:
+    """Has up to SCORED of the windows [n, length, channels] classified, evenly spread."""
+    picked = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), SCORED)).round())
+    answers = [(machine.infer(windows[i]), int(classes[i])) for i in picked.astype(int)]
+    right = sum(answer.index == true for answer, true in answers)
+    losses = [-math.log(max(answer.probability_of(true), _LEAST_P)) for answer, true in answers]
+    return Score(right, len(answers), sum(losses) / len(losses))
 
 
 def choose_examples(classes: np.ndarray, per_class: int, seed: int) -> np.ndarray:

@@ -149,7 +149,7 @@ def generate(
     rng = np.random.default_rng(seed)
     with no_grad(model.context):
         for logits in _last_logits(model, ids, count):
-            ids.append(sample(logits, temperature, top_k, rng))
+            ids.append(sample(logits[: vocabulary.choices], temperature, top_k, rng))
     return vocabulary.decode(np.array(ids[start:], dtype=np.int32))
 
 

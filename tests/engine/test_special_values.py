@@ -1,0 +1,183 @@
+"""Ties, infinities and NaNs: values and gradients are those of PyTorch (compared where it is there,
+in any case with NumPy)."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+INF, NAN = np.inf, np.nan
+ROWS = [
+    [first] * at + [other] + [first] * (n - at - 1)
+    for n in (1, 3, 16, 19)
+    for first in (0.0, -3e38, -INF, INF, NAN)
+    for other in (0.0, -3e38, 3e38, -INF, INF, NAN)
+    for at in {0, n // 2, n - 1}
+]
+
+
+def softmax(x):
+    with np.errstate(all="ignore"):
+        e = np.exp(x - x.max(-1, keepdims=True))
+        return e / e.sum(-1, keepdims=True)
+
+
+def log_softmax(x):
+    with np.errstate(all="ignore"):
+        shifted = x - x.max(-1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def torch():
+    """The module, or None."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
+
+
+def check(e, run, arrays, expected, gradients=None, theirs=None):
+    """The engine's values against NumPy's, and both and the gradients against PyTorch's."""
+    arrays = [np.asarray(a, np.float32) for a in arrays]
+    tensors = [e.tensor(a, grad=True) for a in arrays]
+    y = run(e, *tensors)
+    close = {"rtol": 2e-5, "atol": 2e-6}
+    np.testing.assert_allclose(e.values(y), expected, **close)
+    dy = np.linspace(0.5, 1.5, expected.size).reshape(expected.shape).astype(np.float32)
+    e.backward(y, dy)
+    for t, gradient in zip(tensors, gradients or [], strict=bool(gradients)):
+        np.testing.assert_allclose(e.grad(t), gradient(dy), **close)
+    if theirs and torch():
+        inputs = [torch().tensor(a, requires_grad=True) for a in arrays]
+        other = theirs(torch(), *inputs)
+        np.testing.assert_allclose(e.values(y), other.detach(), **close)
+        other.backward(torch().tensor(dy))
+        for t, theirs_t in zip(tensors, inputs, strict=True):
+            np.testing.assert_allclose(e.grad(t), theirs_t.grad, **close)
+    e.reset()
+
+
+def test_softmax_of_rows_with_infinities(engine_simd):
+    for row in ROWS:
+        x = np.array([row], np.float32)
+        check(
+            engine_simd,
+            lambda e, t: e.op("softmax", t),
+            [x],
+            softmax(x),
+            theirs=lambda torch, t: t.softmax(-1),
+        )
+        check(
+            engine_simd,
+            lambda e, t: e.op("log_softmax", t),
+            [x],
+            log_softmax(x),
+            theirs=lambda torch, t: t.log_softmax(-1),
+        )
+
+
+def test_a_masked_element_has_no_share_at_all(engine_simd):
+    x = engine_simd.tensor(np.array([[1.0, -INF, 2.0] * 7], np.float32))
+    assert np.all(engine_simd.values(engine_simd.op("softmax", x))[0, 1::3] == 0)
+
+
+def test_log_softmax_keeps_its_digits_beside_large_numbers(engine_simd):
+    x = np.array([[1e6, 1e6, 1e6 - 1]], np.float32)
+    y = engine_simd.values(engine_simd.op("log_softmax", engine_simd.tensor(x)))
+    np.testing.assert_allclose(y, log_softmax(x.astype(np.float64)), rtol=1e-6)
+
+
+def test_cross_entropy_of_rows_with_infinities(engine_simd):
+    labels = np.zeros(1, np.int32)
+    for row in ROWS:
+        x = np.array([row], np.float32)
+        check(
+            engine_simd,
+            lambda e, t: e.op("cross_entropy", t, e.tensor(labels), -1),
+            [x],
+            -log_softmax(x)[0, 0],
+            theirs=lambda torch, t: torch.nn.functional.cross_entropy(t, torch.tensor([0])),
+        )
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_attention_of_scores_that_are_not_finite(engine_simd, which):
+    """A row of them is NaN, and no other row that sees finite scores alone."""
+    for bad, time in itertools.product((INF, -INF, NAN), (2, 5, 37)):
+        qkv = [np.random.default_rng(i).normal(size=(1, time, 4)) for i in range(3)]
+        qkv[which][0, -1, 1] = bad
+        tensors = [engine_simd.tensor(a.astype(np.float32)) for a in qkv]
+        y = engine_simd.values(engine_simd.op("attention", *tensors, 1, 1, 1))[0]
+        assert np.all(np.isfinite(y[:-1]))
+        finite = qkv[0][0, -1] @ qkv[1][0].T / 2
+        with np.errstate(all="ignore"):
+            expected = softmax(finite) @ qkv[2][0]
+        np.testing.assert_allclose(y[-1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_below_what_a_float_can_halve(engine_simd):
+    """All far below zero, as some masks make them: shares are those of their differences."""
+    q, k = np.full((1, 3, 2), 1e19, np.float32), np.full((1, 3, 2), -1e19, np.float32)
+    v = np.arange(6, dtype=np.float32).reshape(1, 3, 2)
+    y = engine_simd.op("attention", *(engine_simd.tensor(t) for t in (q, k, v)), 1, 1, 0)
+    np.testing.assert_allclose(engine_simd.values(y)[0], [[2.0, 3.0]] * 3, rtol=1e-6)
+
+
+PAIRS = np.array(list(itertools.product((0.0, -0.0, 1.0, -2.0, INF, -INF, NAN), repeat=2))).T
+
+
+def test_minimum_shares_the_gradient_of_equals(engine):
+    a, b = PAIRS
+    check(
+        engine,
+        lambda e, s, t: e.op("minimum", s, t),
+        [a, b],
+        np.minimum(a, b),
+        [
+            lambda dy: dy * np.where(a == b, 0.5, ~(a > b)),
+            lambda dy: dy * np.where(a == b, 0.5, ~(b > a)),
+        ],
+        lambda torch, s, t: torch.minimum(s, t),
+    )
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 0.0), (-INF, 1.0)])
+def test_clip_passes_the_gradient_at_its_bounds(engine, low, high):
+    x = np.array([-2, -1, -0.0, 0, 0.5, 1, 2, INF, -INF, NAN])
+    check(
+        engine,
+        lambda e, t: e.op("clip", t, low, high),
+        [x],
+        np.clip(x, low, high),
+        [lambda dy: dy * ((x >= low) & (x <= high))],
+        lambda torch, t: t.clamp(low, high),
+    )
+
+
+def test_relu_at_zero_and_nan(engine_simd):
+    x = np.array([0.0, -0.0, 1e-40, -1e-40, INF, -INF, NAN])
+    check(
+        engine_simd,
+        lambda e, t: e.op("relu", t),
+        [x],
+        np.maximum(x, 0),
+        [lambda dy: dy * ~(x <= 0)],
+        lambda torch, t: torch.relu(t),
+    )
+
+
+def test_max_pool_takes_the_first_of_equals_and_keeps_a_nan(engine):
+    columns = np.array(list(itertools.product((0.0, 1.0, INF, -INF, NAN), repeat=3))).T
+    first = np.where(np.isnan(columns), INF, columns)
+    first = np.where(np.isnan(columns).any(0), np.isnan(columns), first == first.max(0)).argmax(0)
+    check(
+        engine,
+        lambda e, t: e.op("max_pool", t),
+        [columns],
+        columns.max(0),
+        [lambda dy: dy * (np.arange(3)[:, None] == first)],
+        lambda torch, t: t.max(0).values,
+    )
