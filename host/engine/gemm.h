@@ -42,7 +42,8 @@ TE_INLINE void V(tile)(const int rows, const int vectors, const te_tile *t) {
         }
         return;
     }
-    V(vec) copy[TE_TILE_ROWS][2]; /* for loops over the sums, which would drive these out of registers */
+    V(vec)
+    copy[TE_TILE_ROWS][2]; /* for loops over the sums, which would drive these out of registers */
     TE_UNROLL
     for (int i = 0; i < rows; i++) {
         copy[i][0] = sum[i][0];
