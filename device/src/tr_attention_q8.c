@@ -23,19 +23,26 @@ typedef struct {
     float out_scale; /* of the result, but for the sum of p */
 } scales;
 
-static float scale_at(const block *of, uint32_t j) {
-    float s;
-    memcpy(&s, of->rows + (j + 1) * of->pitch - 16, sizeof s);
-    return s;
+/* The largest size of the scales of rows. */
+static TR_NOINLINE float largest_scale(const block *of, uint32_t seen) {
+    const int8_t *scale = of->rows + of->pitch - 16;
+    uint32_t top = 0;
+    do {
+        uint32_t twice = *(const tr_u32 *)(const void *)scale << 1; /* without its sign */
+        if (twice > top) top = twice;
+        scale += of->pitch;
+    } while (--seen);
+    return tr_from_bits(top >> 1);
 }
 
-static float largest_scale(const block *of, uint32_t seen) {
-    uint32_t top = 0;
-    for (uint32_t j = 0; j < seen; ++j) {
-        uint32_t size = tr_bits(scale_at(of, j)) & 0x7FFFFFFFu;
-        if (size > top) top = size;
-    }
-    return tr_from_bits(top);
+/* to[seen] = scales times `by`, in 32767ths */
+static TR_FAST void shorten_scales(tr_i16 *to, const block *of, uint32_t seen, float by) {
+    const int8_t *scale = of->rows + of->pitch - 16;
+    do {
+        uint32_t q = tr_round_even(*(const float *)(const void *)scale * by) & 0xFFFF;
+        *to++ = (int16_t)(q - (q >> 15)); /* at most 32767 */
+        scale += of->pitch;
+    } while (--seen);
 }
 
 /* unit: u, powers of two of a product of query and key integers with key scale 1 */
@@ -47,12 +54,8 @@ static TR_NOINLINE void set_scales(scales *s, const block *keys, const block *va
     s->left = e <= 109 ? 0 : e < 129 ? e - 109 : 20;
     s->right = e < 109 ? 109 - e : 0;
     s->limit = s->right > 11 ? UINT32_MAX : (uint32_t)STEPS << s->right >> s->left;
-    float factor = unit * tr_from_bits((268 - e) << 23), inverse = 32767.0f / largest;
-    for (uint32_t j = 0; j < s->seen; ++j) {
-        uint32_t k = tr_round_even(scale_at(keys, j) * factor) & 0xFFFF;
-        s->k[j] = (int16_t)(k - (k >> 15)); /* at most 32767 */
-        s->g[j] = (int16_t)(tr_round_even(scale_at(values, j) * inverse) & 0xFFFF);
-    }
+    shorten_scales(s->k, keys, s->seen, unit * tr_from_bits((268 - e) << 23));
+    shorten_scales(s->g, values, s->seen, 32767.0f / largest);
 }
 
 /* 2^(-x / 65536) in units of 1 / 32767, x < STEPS; within 1.7 units. Straight lines between the
