@@ -162,11 +162,11 @@ te_status te_set_threads(te_ctx *ctx, int threads) {
     }
     if (threads == ctx->threads) return TE_OK;
     te_float *pack = te_alloc(ctx, threads * TE_PACK_FLOATS * (int64_t)sizeof(te_float));
-    if (!pack) return TE_ERR_MEMORY;
-    if (threads > 1 && !(pool = te_pool_new(threads))) {
+    if (!pack) return ctx->status;
+    if (threads > 1 && (te_injected_failure(ctx) || !(pool = te_pool_new(threads)))) {
         te_free(ctx, pack);
         te_fail(ctx, TE_ERR_STATE, "threads: this system gives no %d threads", threads);
-        return TE_ERR_STATE;
+        return ctx->status;
     }
     te_pool_free(ctx->pool);
     te_free(ctx, ctx->pack);

@@ -28,6 +28,7 @@ from .models import (
     build,
     config_from_dict,
 )
+from .nn import Module
 from .train_state import TrainState
 
 FORMAT, VERSION = "ternio checkpoint", 1
@@ -210,8 +211,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return about, arrays
 
 
-def export_safetensors(path: str | Path, model: Classifier | LanguageModel) -> int:
-    """Writes a model's parameters as .safetensors, its configuration in the metadata.
+def export_safetensors(path: str | Path, model: Module) -> int:
+    """Writes the parameters of a module as .safetensors; with the configuration in the metadata
+    where it has one (Classifier, LanguageModel), so that import_safetensors() can build it.
 
     Needs the package `safetensors` (pip install 'ternio[safetensors]').
 
@@ -221,20 +223,20 @@ def export_safetensors(path: str | Path, model: Classifier | LanguageModel) -> i
     library, path = _safetensors(), Path(path)
     if has_factors(model):
         raise ModelError(f"{path.name}: the model has LoRA factors; lora.remove() them first")
-    metadata = {"format": "ternio", "model": json.dumps(model.config.to_dict())}
+    metadata = {"format": "ternio"}
+    if isinstance(model, (Classifier, LanguageModel)):
+        metadata["model"] = json.dumps(model.config.to_dict())
     content = library.numpy.save(model.state_dict(), metadata=metadata)
     return write_whole(path, lambda file: file.write(content))
 
 
-def import_safetensors(
-    path: str | Path, model: Classifier | LanguageModel | None = None
-) -> Classifier | LanguageModel:
-    """Reads parameters from .safetensors; half and double precision become float32.
+def import_safetensors(path: str | Path, model: Module | None = None) -> Module:
+    """Reads parameters from .safetensors; half (also bfloat16) and double precision become float32.
 
     Args:
         path: the file.
         model: takes the parameters over, names and shapes have to be its; without one the file has
-            to come from export_safetensors().
+            to come from export_safetensors() of a Classifier or LanguageModel.
 
     Returns:
         the model.
@@ -246,14 +248,15 @@ def import_safetensors(
     try:
         with library.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-            state = {name: _float32(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+        stored = library.deserialize(path.read_bytes())
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # the library raises its own kinds, one of them not even exported
         raise ModelError(f"{path.name}: not a sound .safetensors file ({error})") from error
     try:
+        state = {name: _float32(name, entry) for name, entry in stored}
         if model is None:
-            if metadata.get("format") != "ternio":
+            if "model" not in metadata or metadata.get("format") != "ternio":
                 raise ModelError("does not say which model it is of; give one to load it into")
             config = config_from_dict(json.loads(metadata["model"]))
             _check_size(config, state)
@@ -266,9 +269,18 @@ def import_safetensors(
     return model
 
 
-def _float32(array: np.ndarray) -> np.ndarray:
-    """Half and double precision widened or narrowed; integers are left to be refused."""
-    return array.astype(np.float32) if array.dtype.kind not in "iub" else array
+def _float32(name: str, entry: dict[str, Any]) -> np.ndarray:
+    """A stored tensor widened or narrowed. NumPy has no bfloat16: it is the upper half of a
+    float32.
+    """
+    kinds = {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8"}
+    if entry["dtype"] not in kinds:
+        raise ModelError(f"{name}: stored as {entry['dtype']}; expected {', '.join(kinds)}")
+    values = np.frombuffer(entry["data"], kinds[entry["dtype"]]).reshape(entry["shape"])
+    if entry["dtype"] == "BF16":
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(over="ignore"):  # infinities are refused by load_state_dict()
+        return values.astype(np.float32)
 
 
 def _safetensors() -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ._engine import ffi, lib
-from .errors import ModelError, TernioError
+from .errors import ModelError, OutOfMemory
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -58,7 +58,7 @@ class Context:
     def __init__(self, seed: int = 0) -> None:
         pointer = lib.te_ctx_new(_checked(seed))
         if pointer == ffi.NULL:
-            raise TernioError("the engine could not allocate a context")
+            raise OutOfMemory("the engine could not allocate a context")
         self.pointer = ffi.gc(pointer, lib.te_ctx_free)
         lib.te_set_own_results(self.pointer, 1)
 
@@ -114,7 +114,7 @@ class Context:
 
         Raises:
             ModelError: shapes, types or values that do not fit.
-            TernioError: memory ran out.
+            OutOfMemory: memory ran out.
         """
         if ok:
             return
@@ -122,7 +122,7 @@ class Context:
         text = ffi.string(lib.te_last_error(self.pointer)).decode()
         text = text or ffi.string(lib.te_status_text(status)).decode()
         lib.te_clear_error(self.pointer)
-        raise (TernioError if status == lib.TE_ERR_MEMORY else ModelError)(text)
+        raise (OutOfMemory if status == lib.TE_ERR_MEMORY else ModelError)(text)
 
     def _node(self, i: int) -> Node:
         from .tensor import Tensor

@@ -23,6 +23,10 @@ class ModelError(TernioError):
     """A model, a shape or a checkpoint that does not fit."""
 
 
+class OutOfMemory(TernioError, MemoryError):
+    """The engine got no memory; what it had made for the call is given back."""
+
+
 class BlobError(TernioError):
     """A blob or an adapter file that is damaged, of another version, or not what it says it is."""
 

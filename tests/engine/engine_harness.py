@@ -6,6 +6,8 @@ Only what tests need; the bindings that users see are in ``host/ternio``.
 from __future__ import annotations
 
 import functools
+import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -19,13 +21,32 @@ def compile_library(folder: Path, double: bool) -> Path:
     """Builds ``engine.c`` into ``folder``; ``double`` selects the double-precision build.
 
     The language standard is the compiler's default, in which GCC may fuse products and sums where
-    the engine does not forbid it.
+    the engine does not forbid it. `TE_TEST_CFLAGS` in the environment adds flags.
     """
     library = folder / ("te_double.so" if double else "te_float.so")
     flags = ["-O1", "-DTE_DOUBLE"] if double else ["-O2"]
+    flags += os.environ.get("TE_TEST_CFLAGS", "").split()
     command = ["cc", *flags, "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     subprocess.run([*command, str(ENGINE / "engine.c"), "-lm", "-o", str(library)], check=True)
     return library
+
+
+def header_functions() -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """(result type, name, [(type, name) of each argument]) of all functions of the header."""
+    text = (ENGINE / "te.h").read_text()
+    text = text.split("/* cdef-begin */")[1].split("/* cdef-end */")[0]
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
+    found = []
+    for result, name, inside in re.findall(r"([\w ]+?[ *]+)(te_\w+)\(([^()]*)\);", text):
+        arguments = []
+        for argument in [] if inside == "void" else inside.split(","):
+            kind, own, array = re.fullmatch(
+                r"\s*(.*?[\s*])(\w+)(\[\d*\])?\s*", argument, re.S
+            ).groups()
+            kind = " ".join(kind.removeprefix("const ").split())
+            arguments.append((kind + (" []" if array else ""), own))
+        found.append((" ".join(result.removeprefix("const ").split()), name, arguments))
+    return found
 
 
 class EngineError(Exception):

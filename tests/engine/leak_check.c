@@ -1,9 +1,22 @@
 /* leak_check.c - runs every operation forward and backward, with the n-th allocation failing, for
- * n = 0, 1, ... until a run needs no more allocations. Built with the address sanitizer, which
- * reports what leaks or is touched after its end. Prints the number of failures survived. */
+ * n = 0, 1, ... until a run needs no more allocations: first of those that the engine counts, then,
+ * the engine being part of this file, of what the system gives: memory, threads. Built with the
+ * address sanitizer, which reports what leaks or is touched after its end. Prints the numbers of
+ * failures survived. */
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 
-#include "te.h"
+static long long system_fails_in = -1;
+static int system_fails(void) {
+    return system_fails_in >= 0 && system_fails_in-- == 0;
+}
+#define malloc(size)                      (system_fails() ? NULL : malloc(size))
+#define calloc(count, size)               (system_fails() ? NULL : calloc(count, size))
+#define realloc(old, size)                (system_fails() ? NULL : realloc(old, size))
+#define pthread_create(thread, at, f, to) (system_fails() ? 1 : pthread_create(thread, at, f, to))
+
+#include "engine.c"
 
 static int releases;
 static void count_release(void *owner) {
@@ -60,14 +73,16 @@ static te_tensor *forward(te_ctx *ctx, te_tensor **all, int *n, te_tensor *ids, 
 }
 
 /* 0: all went well, 1: some allocation failed, 2: a failure without a text or a status */
-static int attempt(int64_t failing, int single_use) {
+static int attempt(int64_t failing, int system, int single_use) {
     static te_float memory[4] = {1, 2, 3, 4};
     static int one = 1;
     te_tensor *all[32];
     int count = 0, result = 1;
+    if (system) system_fails_in = failing;
     te_ctx *ctx = te_ctx_new(1);
     te_set_single_use(ctx, single_use);
-    te_fail_allocation(ctx, failing);
+    if (!system) te_fail_allocation(ctx, failing);
+    const te_status threads = te_set_threads(ctx, 3);
     te_tensor *ids = te_zeros(ctx, TE_DTYPE_INT32, 2, (int64_t[]){2, 3});
     te_tensor *labels = te_zeros(ctx, TE_DTYPE_INT32, 1, (int64_t[]){2});
     te_tensor *outside =
@@ -76,7 +91,7 @@ static int attempt(int64_t failing, int single_use) {
     te_tensor *kept = outside ? te_retain(te_reshape(ctx, outside, 2, (int64_t[]){2, 2})) : NULL;
     te_optim *optim = te_adamw(ctx, 0.9, 0.99, 1e-8, 0.1);
     te_optim *chuck = te_chuck(ctx, NULL);
-    if (ids && labels && outside && optim && chuck) {
+    if (ids && labels && outside && optim && chuck && threads == TE_OK) {
         te_tensor *loss = forward(ctx, all, &count, ids, labels, outside);
         te_status status = te_backward(ctx, loss);
         for (int i = 0; i < count; i++) te_optim_add(optim, all[i], 1);
@@ -105,14 +120,16 @@ static int attempt(int64_t failing, int single_use) {
 }
 
 int main(void) {
-    int64_t failing = 0;
-    for (int single_use = 0; single_use < 2; single_use++) {
-        int64_t n = 0;
-        int result;
-        while ((result = attempt(n, single_use)) == 1) n++;
-        failing += n;
-        if (result || attempt(-1, single_use)) return 1;
+    for (int system = 0; system < 2; system++) {
+        int64_t failing = 0;
+        for (int single_use = 0; single_use < 2; single_use++) {
+            int64_t n = 0;
+            int result;
+            while ((result = attempt(n, system, single_use)) == 1) n++;
+            failing += n;
+            if (result || attempt(-1, system, single_use)) return 1;
+        }
+        printf("%lld\n", (long long)failing);
     }
-    printf("%lld\n", (long long)failing);
     return 0;
 }

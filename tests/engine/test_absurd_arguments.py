@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from engine_harness import ENGINE
+from engine_harness import ENGINE, header_functions
 
 HERE = Path(__file__).parent
 
@@ -51,24 +51,6 @@ RESULTS = {
 }
 
 
-def functions() -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """(result type, name, [(type, name) of each argument]) of all functions of the header."""
-    text = (ENGINE / "te.h").read_text()
-    text = text.split("/* cdef-begin */")[1].split("/* cdef-end */")[0]
-    text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
-    found = []
-    for result, name, inside in re.findall(r"([\w ]+?[ *]+)(te_\w+)\(([^()]*)\);", text):
-        arguments = []
-        for argument in [] if inside == "void" else inside.split(","):
-            kind, own, array = re.fullmatch(
-                r"\s*(.*?[\s*])(\w+)(\[\d*\])?\s*", argument, re.S
-            ).groups()
-            kind = " ".join(kind.removeprefix("const ").split())
-            arguments.append((kind + (" []" if array else ""), own))
-        found.append((" ".join(result.removeprefix("const ").split()), name, arguments))
-    return found
-
-
 def call(result: str, name: str, arguments: list[tuple[str, str]]) -> str:
     """A block of C that draws the arguments, calls the function and looks at the answer."""
     lines = []
@@ -90,7 +72,7 @@ def call(result: str, name: str, arguments: list[tuple[str, str]]) -> str:
 
 
 def test_the_header_is_read_whole():
-    names = {name for _, name, _ in functions()}
+    names = {name for _, name, _ in header_functions()}
     text = (ENGINE / "te.h").read_text()
     assert names == set(
         re.findall(r"\b(te_\w+)\((?!\))", re.sub(r"/\*.*?\*/", "", text, flags=re.S))
@@ -100,7 +82,7 @@ def test_the_header_is_read_whole():
 
 @pytest.mark.parametrize("double", [False, True])
 def test_no_argument_crashes(tmp_path, double):
-    calls = [call(*function) for function in functions()]
+    calls = [call(*function) for function in header_functions()]
     cases = "\n".join(f"case {i}: {block} break;" for i, block in enumerate(calls))
     (tmp_path / "calls.h").write_text(
         f"enum {{ CALLS = {len(calls)} }};\n#define CASES \\\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from engine_harness import EngineError
-from test_operations import by_name, inputs
+from operation_cases import by_name, inputs
 
 
 def strided(e, array: np.ndarray, grad: bool = False):

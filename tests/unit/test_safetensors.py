@@ -1,12 +1,14 @@
 """Weights to and from .safetensors, the file format of the model hubs."""
 
 import json
+import struct
 import sys
 
 import numpy as np
 import pytest
 
 import ternio
+from ternio import nn
 from ternio.checkpoint import export_safetensors, import_safetensors
 from ternio.errors import ModelError
 from ternio.models import Classifier, ClassifierConfig, LanguageModel, LanguageModelConfig
@@ -45,6 +47,52 @@ def test_weights_from_elsewhere(tmp_path):
         np.testing.assert_array_equal(value, state[name].astype(np.float32))
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        lambda: nn.Linear(3, 2),
+        lambda: nn.BitLinear(3, 2),
+        lambda: nn.Conv1d(2, 3, 4, bias=False),
+        lambda: nn.Embedding(5, 3),
+        lambda: nn.LayerNorm(3),
+        lambda: nn.Sequential(nn.RMSNorm(4), nn.Dropout(0.1), nn.SwiGLU(4, 6)),
+        lambda: nn.Block(4, nn.Attention(4, 2, qk_norm=True), nn.GEGLU(4, 6, ternary=False)),
+        lambda: nn.Dropout(0.5),
+    ],
+)
+def test_modules_of_any_kind(tmp_path, module):
+    path, given, taken = tmp_path / "m.safetensors", module(), module()
+    export_safetensors(path, given)
+    assert import_safetensors(path, taken) is taken
+    for name, value in given.state_dict().items():
+        np.testing.assert_array_equal(taken.state_dict()[name], value)
+    with pytest.raises(ModelError, match="does not say which model it is of; give one"):
+        import_safetensors(path)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("BF16", 2), ("F8_E4M3", 1)])
+def test_precisions_that_numpy_lacks(tmp_path, kind, size):
+    path, model = tmp_path / "m.safetensors", nn.Linear(2, 1, bias=False)
+    values = np.array([[1.5, -3.0]], np.float32)
+    data = (values.view(np.uint32) >> 16).astype("<u2").tobytes()[: 2 * size]
+    entry = {"dtype": kind, "shape": [1, 2], "data_offsets": [0, len(data)]}
+    header = json.dumps({"weight": entry}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data)
+    if kind == "BF16":
+        np.testing.assert_array_equal(import_safetensors(path, model).weight.numpy(), values)
+    else:
+        with pytest.raises(ModelError, match=r"^m\.safetensors: weight: stored as F8_E4M3"):
+            import_safetensors(path, model)
+
+
+@pytest.mark.parametrize("wrong", [np.float64(1e300), np.float16(np.inf), np.float32(np.nan)])
+def test_values_that_are_no_weights(tmp_path, wrong):
+    path, model = tmp_path / "m.safetensors", nn.Linear(2, 1, bias=False)
+    safetensors.save_file({"weight": np.full((1, 2), wrong)}, path)
+    with pytest.raises(ModelError, match=r"^m\.safetensors: weight: expected finite"):
+        import_safetensors(path, model)
+
+
 def test_files_that_do_not_fit(tmp_path):
     path, model = tmp_path / "m.safetensors", build()
     export_safetensors(path, model)
@@ -65,7 +113,9 @@ def test_files_that_do_not_fit(tmp_path):
         export_safetensors(tmp_path / "none" / "m.safetensors", model)
     state = before | {"head.bias": np.arange(3)}
     safetensors.save_file(state, path)
-    with pytest.raises(ModelError, match=r"head\.bias: expected finite floating-point"):
+    with pytest.raises(
+        ModelError, match=r"head\.bias: stored as I64; expected F16, BF16, F32, F64"
+    ):
         import_safetensors(path, model)
     for config in ("{}", "[1]", "{", json.dumps(model.config.to_dict() | {"width": 4096})):
         safetensors.save_file(before, path, metadata={"format": "ternio", "model": config})
