@@ -73,6 +73,8 @@ def adapt(
         if not info.adapt_arena:
             why = "boards adapt classifiers only" if info.is_stream else "pack it with --adapt"
             raise LinkError(f"{info.model} was packed without adaptation: {why}")
+        if save and info.storage == "none":
+            raise LinkError(f"{info.board} has no place to store an adapter: use --no-save")
         examples = examples_for(data, info, client.channel_names, how)
         if not examples.labelled:
             raise DataError(f"{data}: adapting needs labelled examples")

@@ -50,6 +50,11 @@ def flash(
             f"{model} was packed for another kind of core and is slow on a {target.core}: "
             f"`ternio pack --board {target.name}` makes a faster one"
         )
+    if info.storage == "none":
+        note(
+            f"{info.board} has no place for another model or an adapter: no flash that can be "
+            "written, and no memory answers at its ram_slots"
+        )
     if as_json:
         emit(
             {
