@@ -153,11 +153,16 @@ static const tr_op_info backward[] = {
     [TR_OP_OPTIMIZE - 64] = {tr_optimize, {NONE}, 0, 0, 0, PER_FLOAT, LAST},
 };
 
+/* Of an instruction that passed the check. */
+static inline const tr_op_info *info_of(uint32_t op) {
+    return TR_ADAPT && op >= TR_OP_CROSS_ENTROPY ? &backward[op - 64] : &forward[op - TR_OP_INPUT];
+}
+
 const tr_op_info *tr_op_info_of(uint32_t op) {
-    const tr_op_info *info = NULL;
-    if (op >= TR_OP_INPUT && op < TR_OP_FORWARD_END) info = &forward[op - TR_OP_INPUT];
-    if (TR_ADAPT && op >= TR_OP_CROSS_ENTROPY && op < TR_OP_BACKWARD_END) info = &backward[op - 64];
-    return info && info->run ? info : NULL;
+    if (op < TR_OP_INPUT || op >= TR_OP_BACKWARD_END) return NULL;
+    if (op >= TR_OP_FORWARD_END && (!TR_ADAPT || op < TR_OP_CROSS_ENTROPY)) return NULL;
+    const tr_op_info *info = info_of(op);
+    return info->run ? info : NULL;
 }
 
 /* ---- sizes ---- */
@@ -235,7 +240,7 @@ static inline void *resolve(const tr_call *call, uint8_t *const base[4], uint32_
 static TR_FAST void run_rows(tr_call *call, uint8_t *const base[4], const tr_instr *code,
                              uint32_t count) {
     for (const tr_instr *i = code, *end = code + count; i < end; ++i) {
-        const tr_op_info *info = tr_op_info_of(i->op);
+        const tr_op_info *info = info_of(i->op);
         void **operand = &call->dst; /* and a .. f behind it */
         call->i = i;
         for (uint32_t k = 0, operands = info->operands; k < operands; ++k)
