@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import BoardOption, JsonOption, PortOption, connect, emit, example, progress, say
+from .common import (
+    SEED,
+    BoardOption,
+    JsonOption,
+    PortOption,
+    connect,
+    emit,
+    example,
+    progress,
+    say,
+    whole_number,
+)
 from .data_options import DataArgument, examples_for, takes_data
 
 if TYPE_CHECKING:
@@ -33,17 +44,16 @@ def adapt(
     board: BoardOption = None,
     port: PortOption = None,
     steps: Annotated[
-        int, typer.Option("--steps", "-n", min=1, max=10**7, help="Single-example steps.")
+        int,
+        typer.Option("--steps", "-n", help="Single-example steps.", **whole_number(1, 10**7)),
     ] = 200,
     per_class: Annotated[
-        int, typer.Option("--per-class", min=1, help="Examples of each class.")
+        int, typer.Option("--per-class", help="Examples of each class.", **whole_number(1, 10**7))
     ] = 10,
     lr: Annotated[float, typer.Option("--lr", help="Learning rate of Adam.")] = 5e-3,
     seed: Annotated[
         int,
-        typer.Option(
-            "--seed", min=0, max=2**63 - 1, help="Of the choice, the order, fresh factors."
-        ),
+        typer.Option("--seed", help="Of the choice, the order, fresh factors.", **SEED),
     ] = 0,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Drop the adapter that is there first.")
@@ -132,16 +142,19 @@ def _teach(
 ) -> _Lesson:
     """Adapts, and gives the board its earlier adapter back where that did harm or failed."""
     from ternio.errors import LinkError
-    from ternio.link.teach import score, teach
+    from ternio.link.teach import SCORED, score, teach
 
     earlier = client.adapter_pull() if info.adapter != "none" else None
-    before = score(client, windows, classes)
+    most = min(SCORED, max(steps, 8))  # which is to take no longer than the steps
+    with progress("before", "examples") as tell:
+        before = score(client, windows, classes, most, tell)
     if fresh:
         client.adapter_reset()
     try:
         with progress("adapting", "steps") as tell:
             log = teach(client, windows, classes, steps, lr, seed, tell)
-        after = score(client, windows, classes)
+        with progress("after", "examples") as tell:
+            after = score(client, windows, classes, most, tell)
     except LinkError as error:
         try:
             again = _give_back(client, earlier)

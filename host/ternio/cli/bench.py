@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    model: Annotated[Path, typer.Argument(help="Blob, as `ternio pack` writes it.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Blob, as `ternio pack` writes it.")
+    ],
     board: Annotated[str, typer.Option("--board", "-b", help="The board's name or manifest file.")],
     port: PortOption = None,
     runs: Annotated[int, typer.Option("--runs", help="Inferences, or tokens, to run.")] = 10,

@@ -4,9 +4,12 @@ of a board.
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,8 @@ import typer
 
 if TYPE_CHECKING:
     from ternio.link.client import BoardClient
+
+FACT_COLUMNS = 8
 
 BoardOption = Annotated[
     str | None,
@@ -27,6 +32,32 @@ PortOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
+def whole_number(least: int, most: int) -> dict[str, Any]:
+    """Settings of an option that takes a whole number: with typer's own, help would show the
+    largest one in full and have no room left for words.
+    """
+
+    def parse(text: str | int) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is no whole number") from None
+        if not least <= number <= most:
+            raise typer.BadParameter(f"{number} is not from {least} to {most}")
+        return number
+
+    return {"parser": parse, "metavar": "<int>"}
+
+
+SEED = whole_number(0, 2**63 - 1)
+
+
+def reflowed(function: Callable[..., Any]) -> str:
+    """A command's description with each paragraph on a line: the help breaks lines itself."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    return "\n\n".join(" ".join(text.split()) for text in paragraphs)
+
+
 def example(command: str) -> str:
     """The last paragraph of a command's help."""
     return f"Example: {command}"
@@ -35,6 +66,17 @@ def example(command: str) -> str:
 def say(text: str = "") -> None:
     """A line for the person, on stdout."""
     typer.echo(text)
+
+
+def say_fact(name: str, text: str) -> None:
+    """A line of a report, its text in a column of its own where the terminal is narrow."""
+    lines = [text]
+    if sys.stdout.isatty():
+        room = max(shutil.get_terminal_size().columns - FACT_COLUMNS, 20)
+        lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    for line in lines or [""]:
+        typer.echo(f"{name:<{FACT_COLUMNS}}{line}")
+        name = ""
 
 
 def fail(text: str, status: int) -> NoReturn:
@@ -54,11 +96,14 @@ def emit(data: dict[str, Any]) -> None:
 
 
 def show_table(table: Any) -> None:
-    """A rich table: as wide as it likes where stdout is no terminal; cells are never cut."""
+    """A rich table: as wide as it likes where stdout is no terminal; cells are never cut, and those
+    of the first column, names, stay on a line.
+    """
     from rich.console import Console
 
     for column in table.columns:
         column.overflow = "fold"
+    table.columns[0].no_wrap = True
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
@@ -76,7 +121,9 @@ def write_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def progress(title: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr that is told (done, total); nothing where stderr is no terminal."""
+    """A bar on stderr that is told (done, total) and begins with the first of them; nothing where
+    stderr is no terminal.
+    """
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
@@ -90,11 +137,17 @@ def progress(title: str, unit: str = "bytes") -> Iterator[Callable[[int, int], N
     )
 
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
-    with Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
-    ) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    task = bar.add_task(title, total=None)
+
+    def tell(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield tell
+    finally:
+        bar.stop()
 
 
 def board_name(board: str | None) -> str | None:

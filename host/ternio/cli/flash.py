@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 
 def flash(
-    model: Annotated[Path, typer.Argument(help="Blob, as `ternio pack` writes it.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Blob, as `ternio pack` writes it.")
+    ],
     board: Annotated[
         str | None,
         typer.Option(
