@@ -5,16 +5,10 @@
 
 enum { MIN_EXPONENT = 78, STEPS = 16 << 16 }; /* p is 0 from 16 powers of two below the top on */
 
-/* A block q8[T, n]: its rows and the bytes from one to the next; a row's scale lies behind its
- * values. */
-typedef struct {
-    const int8_t *rows;
-    uint32_t pitch;
-} block;
-
 /* What all heads of a row share. */
 typedef struct {
     uint32_t seen;
+    uint32_t pitch;  /* bytes from a row of K or V to the next; its scale lies behind its values */
     tr_i16 *k;       /* [seen] factors of the scores */
     tr_i16 *g;       /* [seen] factors of the weights */
     uint32_t left;   /* x = difference of scores << left >> right, */
@@ -23,36 +17,39 @@ typedef struct {
     float out_scale; /* of the result, but for the sum of p */
 } scales;
 
-static float scale_at(const block *of, uint32_t j) {
-    float s;
-    memcpy(&s, of->rows + (j + 1) * of->pitch - 16, sizeof s);
-    return s;
+/* The largest size of the scales of rows. */
+static TR_NOINLINE float largest_scale(const scales *s, const int8_t *rows) {
+    uint32_t top = 0, left = s->seen;
+    do {
+        rows += s->pitch;
+        uint32_t twice = *(const tr_u32 *)(const void *)(rows - 16) << 1; /* without its sign */
+        if (twice > top) top = twice;
+    } while (--left);
+    return tr_from_bits(top >> 1);
 }
 
-static float largest_scale(const block *of, uint32_t seen) {
-    uint32_t top = 0;
-    for (uint32_t j = 0; j < seen; ++j) {
-        uint32_t size = tr_bits(scale_at(of, j)) & 0x7FFFFFFFu;
-        if (size > top) top = size;
+/* to[seen] = scales of rows times `by`, in 32767ths */
+static TR_FAST void shorten_scales(const scales *s, const int8_t *rows, tr_i16 *to, float by) {
+    const uint32_t pitch = s->pitch;
+    for (uint32_t left = s->seen; left; --left) {
+        rows += pitch;
+        uint32_t q = tr_round_even(*(const float *)(const void *)(rows - 16) * by) & 0xFFFF;
+        *to++ = (int16_t)(q - (q >> 15)); /* at most 32767 */
     }
-    return tr_from_bits(top);
 }
 
 /* unit: u, powers of two of a product of query and key integers with key scale 1 */
-static TR_NOINLINE void set_scales(scales *s, const block *keys, const block *values, float unit) {
-    float top = largest_scale(keys, s->seen) * unit, largest = largest_scale(values, s->seen);
+static TR_NOINLINE void set_scales(scales *s, const int8_t *keys, const int8_t *values,
+                                   float unit) {
+    float top = largest_scale(s, keys) * unit, largest = largest_scale(s, values);
     uint32_t e = tr_bits(top) >> 23 & 0xFF;
     s->out_scale = e == 255 ? top - top : largest * 0.00787425604f; /* 32768 / (32767 * 127) */
     if (e < MIN_EXPONENT) e = MIN_EXPONENT;
     s->left = e <= 109 ? 0 : e < 129 ? e - 109 : 20;
     s->right = e < 109 ? 109 - e : 0;
     s->limit = s->right > 11 ? UINT32_MAX : (uint32_t)STEPS << s->right >> s->left;
-    float factor = unit * tr_from_bits((268 - e) << 23), inverse = 32767.0f / largest;
-    for (uint32_t j = 0; j < s->seen; ++j) {
-        uint32_t k = tr_round_even(scale_at(keys, j) * factor) & 0xFFFF;
-        s->k[j] = (int16_t)(k - (k >> 15)); /* at most 32767 */
-        s->g[j] = (int16_t)(tr_round_even(scale_at(values, j) * inverse) & 0xFFFF);
-    }
+    shorten_scales(s, keys, s->k, unit * tr_from_bits((268 - e) << 23));
+    shorten_scales(s, values, s->g, 32767.0f / largest);
 }
 
 /* 2^(-x / 65536) in units of 1 / 32767, x < STEPS; within 1.7 units. Straight lines between the
@@ -105,25 +102,27 @@ void tr_attention_q8(const tr_call *call) {
     uint32_t width = i->n2, group = i->n0 / i->n1, heads = group % 2 ? 1 : 2;
     uint32_t pitch = (uint32_t)tr_round_up(i->n1 * width, 64) + 16;
     const tr_i16 *q = call->a;
-    block keys = {call->b, pitch}, values = {call->c, pitch};
+    const int8_t *keys = call->b, *values = call->c;
     tr_i16 *scratch = call->d;
     tr_i32 *z = (tr_i32 *)(void *)(scratch + 2 * call->rows), *acc = call->dst;
     tr_i16 *w = (tr_i16 *)(void *)z;
     float *dst = call->dst, q_scale;
-    scales s = {.seen = i->flags & TR_FLAG_CAUSAL ? call->t + 1 : call->rows};
+    scales s;
+    s.seen = i->flags & TR_FLAG_CAUSAL ? call->t + 1 : call->rows;
+    s.pitch = pitch;
     s.k = scratch;
     s.g = scratch + call->rows;
     memcpy(&q_scale, q + tr_round_up(i->n0 * width, 8), sizeof q_scale);
     /* log2(e) / (32767 * 127) */
-    set_scales(&s, &keys, &values, q_scale * (3.46684270e-7f / tr_sqrt((float)width)));
+    set_scales(&s, keys, values, q_scale * (3.46684270e-7f / tr_sqrt((float)width)));
     for (uint32_t h = 0; h < i->n0; h += heads, q += heads * width, acc += heads * width) {
         uint32_t column = h / group * width, sums[2];
-        tr_dots_i8(z, call->rows, keys.rows + column, pitch, s.seen, q, width, heads);
+        tr_dots_i8(z, call->rows, keys + column, pitch, s.seen, q, width, heads);
         for (uint32_t n = 0; n < heads; ++n) {
             tr_i32 *own = z + n * call->rows;
             sums[n] = weights(&s, scores(s.k, s.seen, own), own, w + 2 * n, heads);
         }
-        tr_mix_i8(acc, values.rows + column, pitch, s.seen, w, width, heads);
+        tr_mix_i8(acc, values + column, pitch, s.seen, w, width, heads);
         for (uint32_t n = 0; n < heads; ++n, dst += width)
             tr_kernel_scale(dst, (tr_i32 *)(void *)dst, width, s.out_scale / (float)sums[n]);
     }

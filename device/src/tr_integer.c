@@ -16,12 +16,12 @@ static float q16_scale(const tr_i16 *q, uint32_t n) {
     return scale_behind(q, 2 * (uint32_t)tr_round_up(n, 8));
 }
 
-TR_SMALL TR_NOINLINE static void close_q16(tr_i16 *q, uint32_t n, float s) {
-    tr_close_row(q, 2 * n, 2 * (uint32_t)tr_round_up(n, 8), s);
+static void close_q16(tr_i16 *q, uint32_t n, float s) {
+    tr_close_row(q, 2 * n, 16, s);
 }
 
 static void close_q8(int8_t *q, uint32_t n, float s) {
-    tr_close_row(q, n, (uint32_t)tr_round_up(n, 64), s);
+    tr_close_row(q, n, 64, s);
 }
 
 /* q[n] = 127 / m of v[n], m the largest of them; returns F. */
@@ -101,9 +101,23 @@ static inline int32_t silu16(int32_t g, uint32_t m, uint32_t shift) {
     return (int32_t)((size * y + 16384) >> 15) + (g & sign);
 }
 
+/* p[n] = silu(gate) * up, gate as in silu16; returns the largest of them. */
+static TR_FAST uint32_t gated(tr_i32 *p, const tr_i16 *gate, const tr_i16 *up, uint32_t n,
+                              uint32_t m, uint32_t shift) {
+    uint32_t top = 0;
+    const tr_i32 *end = p + n;
+    do {
+        int32_t product = silu16(*gate++, m, shift) * *up++;
+        uint32_t size = (uint32_t)(product < 0 ? -product : product);
+        *p++ = product;
+        if (size > top) top = size;
+    } while (p < end);
+    return top;
+}
+
 /* dst q8[n0] = silu(a) * b, a and b q16[n0], scratch d[n0] */
 void tr_swiglu_q8(const tr_call *call) {
-    uint32_t n = call->i->n0, h = 0, top = 0;
+    uint32_t n = call->i->n0, h = 0;
     const tr_i16 *gate = call->a, *up = call->b;
     int8_t *q = call->dst;
     tr_i32 *p = call->d;
@@ -114,12 +128,7 @@ void tr_swiglu_q8(const tr_call *call) {
     if (e > 141) e = 141;
     const uint32_t m = tr_round_even(unit * tr_from_bits((268 - e) << 23)) & 0xFFFF;
     const uint32_t shift = 141 - e < 31 ? 141 - e : 31;
-    for (uint32_t k = 0; k < n; ++k) {
-        int32_t product = silu16(gate[k], m, shift) * up[k];
-        uint32_t size = (uint32_t)(product < 0 ? -product : product);
-        p[k] = product;
-        if (size > top) top = size;
-    }
+    uint32_t top = gated(p, gate, up, n, m, shift);
     while (top >> h >= 32768) ++h;
     const int32_t factor = (int32_t)(FULL / ((top >> h) + 1));
     tr_rows_narrow32(q, p, n, h, factor);
@@ -143,6 +152,7 @@ void tr_norm_q8(const tr_call *call) {
     const tr_i16 *b = gain.data;
     float largest = tr_kernel_largest(a, n, 1e-30f), u = largest / 32767.0f;
     tr_kernel_quantize16(v, a, n, 32767.0f / largest);
+    v[n] = 0;
     float r = 1.0f / tr_sqrt(sum_of_squares(v, n) * (u * u) / (float)n + tr_imm(call));
     if (b) {
         tr_rows_gain(v, b, n);

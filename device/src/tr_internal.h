@@ -242,8 +242,9 @@ static inline uint64_t tr_splitmix64(uint64_t *state) { /* Steele, Lea and Flood
 /* dst q16[n] of a[n] */
 void tr_quantize_row16(tr_i16 *dst, const float *a, uint32_t n);
 
-/* Closes a row of quantised values: zeros from `used` bytes up to `padded`, then its scale. */
-void tr_close_row(void *row, uint32_t used, uint32_t padded, float s);
+/* Closes a row of quantised values: zeros from `used` bytes up to a multiple of `unit` bytes, 64 of
+ * q8 and 16 of q16, then its scale. */
+void tr_close_row(void *row, uint32_t used, uint32_t unit, float s);
 
 static inline uint32_t tr_bits(float x) {
     uint32_t u;

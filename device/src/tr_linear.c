@@ -53,18 +53,8 @@ float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint3
                      uint32_t row_stride, const float *x, uint32_t count) {
     float sum = 0.0f;
     if (w->dtype == TR_F32 && stride == 1) return tr_dot((const float *)w->data + first, x, count);
-    if (w->dtype == TR_F32) {
-        const float *p = (const float *)w->data + first;
-        for (uint32_t k = 0; k < count; ++k, p += stride) sum += *p * x[k];
-    } else if (w->dtype == TR_F16) {
-        const tr_u16 *p = (const tr_u16 *)w->data + first;
-        for (uint32_t k = 0; k < count; ++k, p += stride) sum += tr_half(*p) * x[k];
-    } else {
-        const int8_t *p = (const int8_t *)w->data + first;
-        const float *scale = w->scale + row;
-        for (uint32_t k = 0; k < count; ++k, p += stride, scale += row_stride)
-            sum += (float)*p * *scale * x[k];
-    }
+    for (; count; --count, first += stride, row += row_stride)
+        sum += tr_weight(w, first, row) * *x++;
     return sum;
 }
 
@@ -83,10 +73,7 @@ void tr_embedding(const tr_call *call) {
     uint32_t n = call->i->n0, token = call->session->token, first = token * n;
     tr_weights w = tr_weights_of(call, call->b);
     float *dst = call->dst;
-    for (uint32_t k = 0; k < n; ++k) {
-        dst[k] = w.dtype == TR_I8 ? (float)((const int8_t *)w.data)[first + k] * w.scale[token]
-                                  : tr_weight_at(&w, first + k);
-    }
+    for (uint32_t k = 0; k < n; ++k) dst[k] = tr_weight(&w, first + k, token);
 }
 
 /* dst[n1] = (b [n1, n0] . q) * (row scale * (s / 32767)) + c[n1], a: q16[n0], b: I8 */

@@ -181,13 +181,27 @@ TR_SMALL TR_NOINLINE static float gain_at(const tr_weights *gain, uint32_t k) {
     return gain->data ? tr_weight_at(gain, k) : 1.0f;
 }
 
+/* x[n] = (a - mean) * r */
+static TR_FAST void centre(float *x, const float *a, uint32_t n, float mean, float r) {
+    do *x++ = (*a++ - mean) * r;
+    while (--n);
+}
+
+/* x[n] *= gain */
+static TR_FAST void amplify(float *x, uint32_t n, const tr_weights *gain) {
+    const tr_weights w = *gain;
+    if (w.dtype == TR_F16)
+        for (uint32_t k = 0; k < n; ++k) x[k] *= tr_half(((const tr_u16 *)w.data)[k]);
+    else if (w.data)
+        for (uint32_t k = 0; k < n; ++k) x[k] *= gain_at(gain, k);
+}
+
 /* dst[n0] = (a - mean) * r * b */
 static TR_NOINLINE TR_SMALL void normalise(const tr_call *call, float mean, float r) {
     uint32_t n = call->i->n0;
-    const float *a = call->a;
-    float *dst = call->dst;
     tr_weights gain = tr_weights_of(call, call->b);
-    for (uint32_t k = 0; k < n; ++k) dst[k] = (a[k] - mean) * r * gain_at(&gain, k);
+    centre(call->dst, call->a, n, mean, r);
+    amplify(call->dst, n, &gain);
 }
 
 /* dst[n0] = a * r * b, r = 1 / sqrt(mean(a^2) + imm) (Zhang and Sennrich 2019, arXiv 1910.07467) */

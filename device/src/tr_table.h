@@ -64,6 +64,6 @@ TR_SMALL const tr_op_info *tr_op_info_of(uint32_t op);
 TR_SMALL uint64_t tr_operand_bytes(const tr_instr *i, uint32_t operand, uint32_t rows);
 
 /* Its width in elements. */
-TR_SMALL uint64_t tr_operand_width(const tr_instr *i, uint32_t operand, uint32_t rows);
+TR_SMALL uint32_t tr_operand_width(const tr_instr *i, uint32_t operand, uint32_t rows);
 
 #endif

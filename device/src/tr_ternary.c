@@ -2,26 +2,27 @@
  * forward and transposed. The integer products are in kernels/. */
 #include "kernels/tr_kernels.h"
 
-TR_SMALL TR_NOINLINE void tr_close_row(void *row, uint32_t used, uint32_t padded, float s) {
+TR_SMALL TR_NOINLINE void tr_close_row(void *row, uint32_t used, uint32_t unit, float s) {
     uint8_t *bytes = row;
+    uint32_t padded = (used + unit - 1) & (0 - unit);
     if (used < padded) memset(bytes + used, 0, padded - used);
     memcpy(bytes + padded, &s, sizeof s);
 }
 
 /* dst q8[n0] of a[n0] */
 void tr_quantize(const tr_call *call) {
-    uint32_t n = call->i->n0, padded = (uint32_t)tr_round_up(n, 64);
+    uint32_t n = call->i->n0;
     const float *a = call->a;
     int8_t *q = call->dst;
     float s = tr_kernel_largest(a, n, 1e-5f);
     tr_kernel_quantize8(q, a, n, 127.0f / s);
-    tr_close_row(q, n, padded, s);
+    tr_close_row(q, n, 64, s);
 }
 
 TR_SMALL TR_NOINLINE void tr_quantize_row16(tr_i16 *dst, const float *a, uint32_t n) {
     float s = tr_kernel_largest(a, n, 1e-30f);
     tr_kernel_quantize16(dst, a, n, 32767.0f / s);
-    tr_close_row(dst, 2 * n, 2 * (uint32_t)tr_round_up(n, 8), s);
+    tr_close_row(dst, 2 * n, 16, s);
 }
 
 /* dst q16[n0] of a[n0] */

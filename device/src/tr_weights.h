@@ -19,8 +19,8 @@ TR_SMALL void tr_add_bias(const tr_call *call, const void *entry, uint32_t n);
 
 /* sum over k < count, in this order, of w[first + k * stride] * x[k]. An I8 weight is q *
  * scale[row], where the row of element k is `row + k * row_stride`. */
-TR_SMALL float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint32_t row,
-                              uint32_t row_stride, const float *x, uint32_t count);
+TR_FAST float tr_weights_dot(const tr_weights *w, uint32_t first, uint32_t stride, uint32_t row,
+                             uint32_t row_stride, const float *x, uint32_t count);
 
 /* binary16 to float, exact for finite values. */
 static inline float tr_half(uint16_t h) {
@@ -42,6 +42,12 @@ static inline float tr_half(uint16_t h) {
 static inline float tr_weight_at(const tr_weights *w, uint32_t index) {
     if (w->dtype == TR_F16) return tr_half(((const tr_u16 *)w->data)[index]);
     return ((const float *)w->data)[index];
+}
+
+/* Element `index` of an F32, F16 or I8 tensor, which lies in row `row`. */
+static inline float tr_weight(const tr_weights *w, uint32_t index, uint32_t row) {
+    if (w->dtype == TR_I8) return (float)((const int8_t *)w->data)[index] * w->scale[row];
+    return tr_weight_at(w, index);
 }
 
 /* sum over k < n, in this order, of x[k] * y[k] */

@@ -118,7 +118,8 @@ def memory_ld(manifest: dict) -> str:
     ternio = manifest["ternio"]
     flash, ram = ternio["flash"], ternio["ram"]
     slots = [area["base"] for group in ternio.get("ram_slots", {}).values() for area in group]
-    ram_bytes = min([ram["base"] + ram["bytes"], *slots]) - ram["base"]
+    inside = [base for base in slots if base >= ram["base"]]
+    ram_bytes = min([ram["base"] + ram["bytes"], *inside]) - ram["base"]
     model = ternio["slots"]["model"][0]
     return (
         "MEMORY\n{\n"

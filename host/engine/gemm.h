@@ -42,12 +42,19 @@ TE_INLINE void V(tile)(const int rows, const int vectors, const te_tile *t) {
         }
         return;
     }
-    for (int j = 0; j < vectors; j++) { /* sums by way of memory, which keeps this short */
+    V(vec)
+    copy[TE_TILE_ROWS][2]; /* for loops over the sums, which would drive these out of registers */
+    TE_UNROLL
+    for (int i = 0; i < rows; i++) {
+        copy[i][0] = sum[i][0];
+        copy[i][1] = sum[i][1];
+    }
+    for (int j = 0; j < vectors; j++) {
         const int64_t n = t->columns - j * V(lanes);
         te_float *c = t->c + j * V(lanes);
         V(vec) bias = t->bias ? V(load_n)(t->bias + j * V(lanes), n) : V(set)(0);
         for (int i = 0; i < rows; i++, c += t->c_row) {
-            V(vec) value = t->accumulate ? V(load_n)(c, n) + sum[i][j] : sum[i][j];
+            V(vec) value = t->accumulate ? V(load_n)(c, n) + copy[i][j] : copy[i][j];
             V(store_n)(c, value * V(set)(t->row_scale ? t->row_scale[i] : 1) + bias, n);
         }
     }

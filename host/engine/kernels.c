@@ -94,6 +94,7 @@ static const te_float te_count[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 
         .gemm = te_gemm_##products,                                                                \
         .transpose = te_pack_transposed_##products,                                                \
         .add = te_add_##suffix,                                                                    \
+        .move = te_move_##suffix,                                                                  \
         .mul = te_mul_##suffix,                                                                    \
         .scale = te_scale_##suffix,                                                                \
         .axpy = te_axpy_##suffix,                                                                  \

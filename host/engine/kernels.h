@@ -102,6 +102,8 @@ struct te_kernels {
     void (*transpose)(te_float *panel, const te_float *b, int64_t ld, int64_t k, int64_t n,
                       int64_t width);
     void (*add)(int64_t n, const te_float *a, const te_float *b, te_float *y);
+    void (*move)(int64_t rows, int64_t n, const te_float *x, int64_t x_row, te_float *y,
+                 int64_t y_row, int accumulate);
     void (*mul)(int64_t n, const te_float *a, const te_float *b, te_float *y);
     void (*scale)(int64_t n, te_float factor, const te_float *x, te_float *y);
     void (*axpy)(int64_t n, te_float factor, const te_float *x, te_float *y);

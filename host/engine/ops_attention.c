@@ -232,27 +232,21 @@ static int64_t te_head_floats(const te_attention_dims *d) {
     return floats;
 }
 
-/* A head's rows of k or v side by side: [key_time, head_dim] */
-static void te_gather_head(const te_attention_dims *d, const te_float *from, te_float *to) {
-    for (int64_t i = 0; i < d->key_time; i++)
-        memcpy(to + i * d->head_dim, from + i * d->kv_row, (size_t)d->head_dim * sizeof *to);
-}
-
-/* Floats of a thread's scratch: for keys or values gathered, a block of queries transposed and a
- * block of gradients of scores. */
+/* Floats of a thread's scratch, see te_attention_room. Heads of keys and values are gathered there,
+ * as their rows in a tensor, one stride apart, would share few places of a cache. */
 static int64_t te_attention_scratch(const te_attention_dims *d) {
-    return d->key_time * d->head_dim + (d->head_dim + d->key_time) * TE_QUERY_BLOCK;
+    return 4 * d->key_time * d->head_dim + (d->head_dim + d->key_time) * TE_QUERY_BLOCK;
 }
 
-/* One head: probabilities p and output o (rows of stride q_row) from q, k and the gathered v. */
+/* One head: probabilities p and output o (rows of stride q_row) from q and the gathered k and v. */
 static void te_attention_head(te_ctx *ctx, int thread, const te_attention_dims *d,
                               const te_float *q, const te_float *k, const te_float *v,
                               te_float *q_t, te_float *p, te_float *o) {
     for (int64_t t = 0; t < d->time; t += TE_QUERY_BLOCK) {
         const te_query_block b = te_query_block_at(d, t, p);
         ctx->kernels->transpose(q_t, q + t * d->q_row, d->q_row, d->head_dim, b.rows, b.columns);
-        te_multiply(ctx, thread, b.keys, b.columns, d->head_dim, k, d->kv_row, 1, q_t, b.columns, p,
-                    b.columns, 0);
+        te_multiply(ctx, thread, b.keys, b.columns, d->head_dim, k, d->head_dim, 1, q_t, b.columns,
+                    p, b.columns, 0);
         ctx->kernels->softmax_columns(b.keys, b.columns, te_keys_seen(d, t), d->scale, p);
         te_multiply(ctx, thread, b.rows, d->head_dim, b.keys, p, 1, b.columns, v, d->head_dim,
                     o + t * d->q_row, d->q_row, 0);
@@ -275,17 +269,20 @@ typedef struct {
 static void te_attention_range(void *argument, int thread, int64_t first, int64_t last) {
     const te_attention_work *w = argument;
     const te_attention_dims *d = &w->d;
-    te_float *values = w->scratch + thread * te_attention_scratch(d);
+    te_float *keys = w->scratch + thread * te_attention_scratch(d);
+    te_float *values = keys + d->key_time * d->head_dim;
     te_float *q_t = values + d->key_time * d->head_dim;
     for (int64_t i = first; i < last; i++) {
         const int64_t b = i / d->kv_heads, kv_head = i % d->kv_heads;
         const int64_t kv_at = b * d->key_time * d->kv_row + kv_head * d->head_dim;
-        te_gather_head(d, w->v + kv_at, values);
+        w->ctx->kernels->move(d->key_time, d->head_dim, w->k + kv_at, d->kv_row, keys, d->head_dim,
+                              0);
+        w->ctx->kernels->move(d->key_time, d->head_dim, w->v + kv_at, d->kv_row, values,
+                              d->head_dim, 0);
         for (int64_t head = kv_head * d->group; head < (kv_head + 1) * d->group; head++) {
             const int64_t q_at = b * d->time * d->q_row + head * d->head_dim;
             te_float *p = w->p + thread * w->p_thread + (b * d->heads + head) * w->head_floats;
-            te_attention_head(w->ctx, thread, d, w->q + q_at, w->k + kv_at, values, q_t, p,
-                              w->o + q_at);
+            te_attention_head(w->ctx, thread, d, w->q + q_at, keys, values, q_t, p, w->o + q_at);
         }
     }
 }
@@ -339,36 +336,54 @@ typedef struct {
     const te_float *q, *k, *v, *d_out;
     te_float *p, *dq, *dk, *dv;
     int accumulate_q, accumulate_k, accumulate_v;
-    te_float *keys; /* scratch [key_time, head_dim]: the keys gathered */
-    te_float *d_t;  /* scratch [head_dim, TE_QUERY_BLOCK]: do of a block, transposed */
-    te_float *ds;   /* scratch [key_time, TE_QUERY_BLOCK] */
 } te_attention_back;
 
+/* A thread's scratch, side by side: a head's keys, values and their gradients [key_time, head_dim],
+ * and of a block do transposed [head_dim, TE_QUERY_BLOCK] and the gradients of scores [key_time,
+ * TE_QUERY_BLOCK]. */
+typedef struct {
+    te_float *keys, *values, *dk, *dv, *d_t, *ds;
+} te_attention_room;
+
+static te_attention_room te_attention_room_at(const te_attention_dims *d, te_float *scratch) {
+    const int64_t head = d->key_time * d->head_dim;
+    te_float *blocks = scratch + 4 * head;
+    return (te_attention_room){scratch,
+                               scratch + head,
+                               scratch + 2 * head,
+                               scratch + 3 * head,
+                               blocks,
+                               blocks + d->head_dim * TE_QUERY_BLOCK};
+}
+
 /* dv += p^T do;  dp = do v^T;  ds = p (dp - sum(p dp)) scale;  dq = ds k;  dk += ds^T q. The last
- * block, which sees all keys, comes first, so that it can overwrite dk and dv. */
+ * block, which sees all keys, comes first, so that the first head of a group can overwrite what the
+ * others add to. */
 static void te_attention_head_backward(te_ctx *ctx, int thread, const te_attention_dims *d,
-                                       te_attention_back *h) {
-    te_float *p = h->p + te_head_floats(d);
+                                       const te_attention_back *h, const te_attention_room *r,
+                                       int accumulate) {
+    const int64_t n = d->head_dim;
+    const te_float *p = h->p + te_head_floats(d);
     for (int64_t t = (d->time - 1) / TE_QUERY_BLOCK * TE_QUERY_BLOCK; t >= 0; t -= TE_QUERY_BLOCK) {
-        const te_query_block b = te_query_block_at(d, t, p);
-        const te_float *d_out = h->d_out + t * d->q_row;
+        const te_query_block b = te_query_block_at(d, t, NULL);
         p -= b.keys * b.columns;
+        const te_float *d_out = h->d_out + t * d->q_row;
         if (h->dv)
-            te_multiply(ctx, thread, b.keys, d->head_dim, b.rows, p, b.columns, 1, d_out, d->q_row,
-                        h->dv, d->kv_row, h->accumulate_v);
+            te_multiply(ctx, thread, b.keys, n, b.rows, p, b.columns, 1, d_out, d->q_row, r->dv, n,
+                        accumulate);
         if (h->dq || h->dk) {
-            ctx->kernels->transpose(h->d_t, d_out, d->q_row, d->head_dim, b.rows, b.columns);
-            te_multiply(ctx, thread, b.keys, b.columns, d->head_dim, h->v, d->kv_row, 1, h->d_t,
-                        b.columns, h->ds, b.columns, 0);
-            ctx->kernels->softmax_columns_back(b.keys, b.columns, d->scale, p, h->ds);
+            ctx->kernels->transpose(r->d_t, d_out, d->q_row, n, b.rows, b.columns);
+            te_multiply(ctx, thread, b.keys, b.columns, n, r->values, n, 1, r->d_t, b.columns,
+                        r->ds, b.columns, 0);
+            ctx->kernels->softmax_columns_back(b.keys, b.columns, d->scale, p, r->ds);
         }
         if (h->dq)
-            te_multiply(ctx, thread, b.rows, d->head_dim, b.keys, h->ds, 1, b.columns, h->keys,
-                        d->head_dim, h->dq + t * d->q_row, d->q_row, h->accumulate_q);
+            te_multiply(ctx, thread, b.rows, n, b.keys, r->ds, 1, b.columns, r->keys, n,
+                        h->dq + t * d->q_row, d->q_row, h->accumulate_q);
         if (h->dk)
-            te_multiply(ctx, thread, b.keys, d->head_dim, b.rows, h->ds, b.columns, 1,
-                        h->q + t * d->q_row, d->q_row, h->dk, d->kv_row, h->accumulate_k);
-        h->accumulate_k = h->accumulate_v = 1;
+            te_multiply(ctx, thread, b.keys, n, b.rows, r->ds, b.columns, 1, h->q + t * d->q_row,
+                        d->q_row, r->dk, n, accumulate);
+        accumulate = 1;
     }
 }
 
@@ -388,26 +403,31 @@ static void te_attention_back_range(void *argument, int thread, int64_t first, i
     const te_attention_back_work *w = argument;
     const te_attention_dims *d = &w->d;
     const te_attention_back *all = &w->all;
+    const te_attention_room room =
+        te_attention_room_at(d, w->scratch + thread * te_attention_scratch(d));
     for (int64_t i = first; i < last; i++) {
         const int64_t b = i / d->kv_heads, kv_head = i % d->kv_heads;
         const int64_t kv_at = b * d->key_time * d->kv_row + kv_head * d->head_dim;
-        te_attention_back h = *all;
-        h.keys = w->scratch + thread * te_attention_scratch(d);
-        h.d_t = h.keys + d->key_time * d->head_dim;
-        h.ds = h.d_t + d->head_dim * TE_QUERY_BLOCK;
-        h.k += kv_at;
-        h.v += kv_at;
-        h.dk = te_shifted(h.dk, kv_at);
-        h.dv = te_shifted(h.dv, kv_at);
-        te_gather_head(d, h.k, h.keys);
-        for (int64_t head = kv_head * d->group; head < (kv_head + 1) * d->group; head++) {
+        w->ctx->kernels->move(d->key_time, d->head_dim, all->k + kv_at, d->kv_row, room.keys,
+                              d->head_dim, 0);
+        w->ctx->kernels->move(d->key_time, d->head_dim, all->v + kv_at, d->kv_row, room.values,
+                              d->head_dim, 0);
+        for (int64_t g = 0; g < d->group; g++) {
+            const int64_t head = kv_head * d->group + g;
             const int64_t q_at = b * d->time * d->q_row + head * d->head_dim;
-            h.q = all->q + q_at;
-            h.d_out = all->d_out + q_at;
-            h.dq = te_shifted(all->dq, q_at);
-            h.p = all->p + (b * d->heads + head) * w->head_floats;
-            te_attention_head_backward(w->ctx, thread, d, &h);
+            te_attention_back h = *all;
+            h.q += q_at;
+            h.d_out += q_at;
+            h.dq = te_shifted(h.dq, q_at);
+            h.p += (b * d->heads + head) * w->head_floats;
+            te_attention_head_backward(w->ctx, thread, d, &h, &room, g > 0);
         }
+        if (all->dk)
+            w->ctx->kernels->move(d->key_time, d->head_dim, room.dk, d->head_dim, all->dk + kv_at,
+                                  d->kv_row, all->accumulate_k);
+        if (all->dv)
+            w->ctx->kernels->move(d->key_time, d->head_dim, room.dv, d->head_dim, all->dv + kv_at,
+                                  d->kv_row, all->accumulate_v);
     }
 }
 

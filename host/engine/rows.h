@@ -10,6 +10,15 @@ static TE_TARGET void V(add)(int64_t n, const te_float *a, const te_float *b, te
     TE_EACH_VECTOR TE_PUT(y, TE_AT(a) + TE_AT(b));
 }
 
+/* Copies rows, or adds them, from one distance of rows to another. */
+static TE_TARGET void V(move)(int64_t rows, int64_t n, const te_float *x, int64_t x_row,
+                              te_float *y, int64_t y_row, int accumulate) {
+    for (; rows > 0; rows--, x += x_row, y += y_row) {
+        for (int64_t i = 0; i < n; i += 16) TE_PREFETCH(x + 16 * x_row + i);
+        TE_EACH_VECTOR TE_PUT(y, accumulate ? TE_AT(x) + TE_AT(y) : TE_AT(x));
+    }
+}
+
 static TE_TARGET void V(mul)(int64_t n, const te_float *a, const te_float *b, te_float *y) {
     TE_EACH_VECTOR TE_PUT(y, TE_AT(a) * TE_AT(b));
 }

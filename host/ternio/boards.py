@@ -7,6 +7,7 @@ given by its path.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
@@ -86,6 +87,12 @@ class Board:
         `window_bytes` takes from the arena (firmware/src/model/model.c)."""
         rest = self.arena_bytes + self.window_bytes - (input_bytes + 15 & ~15)
         return max(0, min(rest, self.arena_bytes))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what a user may change about a board: its manifest, and its family beside."""
+        family = sorted((self.path.parent / "ports" / self.family).glob("*.[ch]"))
+        contents = b"".join(path.read_bytes() for path in [self.path, *family])
+        return hashlib.sha256(contents).hexdigest()
 
     @property
     def model_slot_bytes(self) -> int:
@@ -184,6 +191,9 @@ def load_manifest(path: Path) -> Board:
     if emulator.get("kind") == "qemu":
         machine = _Reader(path, emulator, "ternio.emulator")
         machine.matching("machine", r"[A-Za-z0-9_.-]+", "the name of a machine of QEMU")
+        if "console" in emulator:
+            _require_console(machine.object("console"))
+    _require_console(console)
     if "watchdog" in block.data:
         watchdog = block.object("watchdog")
         watchdog.address("base")
@@ -224,6 +234,20 @@ def load_manifest(path: Path) -> Board:
     return board
 
 
+def _require_console(console: _Reader) -> None:
+    """Raises BoardError for a UART that is given in half: its place and its interrupt go together,
+    and so do its pins.
+    """
+    console.size("baud", least=1)
+    if "base" in console.data or "irq" in console.data:
+        console.address("base")
+        console.size("irq")
+    if "tx" in console.data or "rx" in console.data:
+        console.matching("uart", r"\D*\d+", "a UART with its number, such as USART1")
+        for key in ("tx", "rx"):
+            console.matching(key, r"[A-Ka-k]\d+|[Pp]\d+\.\d+", 'a pin such as "A9" or "P0.24"')
+
+
 def _require_sound(board: Board) -> None:
     """Raises BoardError for a name that PlatformIO does not take, a receive ring that is no power
     of two, memory that is more than RAM, and for slots outside flash or over each other or the
@@ -243,6 +267,12 @@ def _require_sound(board: Board) -> None:
             f"{path}: arena, stack and link buffers of {needed} bytes do not fit ternio.ram.bytes, "
             f"{board.ram.bytes}"
         )
+    for kind, regions in (("model", board.model_slots), ("adapter", board.adapter_slots)):
+        if len(regions) < 2:
+            raise BoardError(
+                f"{path}: ternio.slots.{kind} should have two areas, found {len(regions)}: one is "
+                "written while the other one is in use"
+            )
     firmware = Region(board.flash.base, board.firmware_bytes)
     slots = [*board.model_slots, *board.adapter_slots]
     for slot in slots:

@@ -198,3 +198,50 @@ def text(
         instruction("LINEAR_I8", asm.logits, temp["q16"], head, n=(width, outputs)),
     ]
     return asm
+
+
+def odd(seed: int = 5) -> Assembler:
+    """Rows of integers with odd ends, which loops over pairs treat on their own: the widths 1, 3,
+    7 and 9 of patches of 24, and their results summed into 5 classes."""
+    rng = np.random.default_rng(seed)
+    classes, patch = 5, 24
+    asm = Assembler(6, 100, classes, "odd")
+    gain, shift = asm.f32(np.full((1, 6), 0.001)), asm.f32(np.zeros((1, 6)))
+    trits = lambda rows, cols: asm.t2(rng.integers(-1, 2, (rows, cols)), 0.4)
+    x, y, total, pool, scratch = (
+        *map(asm.room, (patch, classes, classes, classes)),
+        asm.scratch(9),
+    )
+
+    def sum_up(code: bytes) -> list[bytes]:
+        return [code, instruction("ADD", total, total, y, n=(classes,))]
+
+    body = [
+        instruction("INPUT", x, asm.input | STEP, gain, shift, n=(patch, 6), imm=600),
+        instruction("ZERO", total, n=(classes, 1)),
+    ]
+    for n in (1, 3, 7, 9):
+        q8, g16, u16, d = asm.q8(n), asm.q16(n), asm.q16(n), asm.room(n)
+        gains = asm.i16(rng.integers(20000, 32767, (1, n)), [1 / 28000])
+        weights, linear = trits(classes, n), _int8(asm, rng, classes, n)
+        to_classes = instruction("TERNARY", y, q8, weights, 0, scratch, n=(n, classes))
+        body += [
+            instruction("NORM_Q8", q8, x, gains, 0, d, n=(n,), imm=EPS),
+            *(
+                instruction("TERNARY16", q16, q8, trits(n, n), 0, scratch, d, n=(n, n))
+                for q16 in (g16, u16)
+            ),
+            instruction("NARROW", q8, g16, n=(n,)),
+            *sum_up(to_classes),
+            instruction("SWIGLU_Q8", q8, g16, u16, 0, d, n=(n,)),
+            *sum_up(to_classes),
+            instruction("QUANTIZE16", g16, x, n=(n,)),
+            *sum_up(instruction("LINEAR_I8", y, g16, linear, n=(n, classes))),
+        ]
+    body.append(instruction("MEANPOOL", pool, total, n=(classes,)))
+    asm.infer = [
+        instruction("LOOP", n=(25, len(body))),
+        *body,
+        instruction("COPY", asm.logits, pool, n=(classes,)),
+    ]
+    return asm

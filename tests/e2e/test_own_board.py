@@ -50,6 +50,7 @@ def test_a_users_own_manifest_with_every_command(user):
     assert user.json("flash", "next.tern", *board)["how"] == "sent"
     bench = user.json("bench", "own.tern", "--runs", 2, *board)
     assert bench["board"] == "mine" and bench["instructions"] > 50_000
+    assert user.run("boards", "stop", "./mine.json").stdout == "stopped mine\n"
 
 
 @pytest.mark.parametrize("name", [*EMULATED, "native"])

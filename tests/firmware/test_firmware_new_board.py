@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -14,6 +15,7 @@ from ternio.errors import BuildError
 from ternio.firmware import pio
 from ternio.link.client import BoardClient
 from ternio.link.flash import flash
+from ternio.link.teach import teach
 from ternio.paths import share_dir
 from ternio.runtime import Model, Session
 
@@ -25,7 +27,7 @@ pytestmark = [
     ),
 ]
 
-# The family of boards/README.md: TI's Stellaris LM3S6965 with its PL011 UART.
+# Another one: TI's Stellaris LM3S6965 with its PL011 UART.
 LM3S = r"""/* chip.c - TI's Stellaris LM3S6965: UART0, a PL011. */
 #include "board_config.h"
 #include "cortexm.h"
@@ -107,32 +109,90 @@ def slots(base: int, model_bytes: int, adapter_bytes: int) -> dict:
     }
 
 
-def infers_like_here(board, tmp_path, virtual) -> None:
-    """Flashes a model with the firmware around it, and over the wire another one."""
-    first, second, x = blob("first"), blob("second", seed=2), window(36)
+def does_as_here(board, tmp_path, virtual) -> None:
+    """Flashes a model with the firmware around it, and over the wire another one; both infer and
+    learn to the bit as in this process."""
+    first, second, x = blob("first"), blob("second", seed=2), window(36).reshape(1, 12, 3)
     for how, data in (("built", first), ("sent", second)):
         path = tmp_path / "model.tern"
         path.write_bytes(data)
         done = flash(board, path, virtual=virtual)
         assert (done.how, done.info.board) == (how, board.name)
+        session = Session(Model(data))
         with BoardClient(done.port) as client:
-            here = Session(Model(data)).infer(x)
-            assert np.array_equal(client.infer(x).logits, here)
+            assert np.array_equal(client.infer(x[0]).logits, session.infer(x[0]))
+            log = teach(client, x, np.array([1]), 3, 0.01, 6)
+            session.adapt_begin(lr=0.01, seed=6)
+            assert [step.loss for step in log] == [session.adapt_step(x[0], 1) for _ in range(3)]
+            client.adapter_save()
+            assert client.adapter_pull() == session.adapter_bytes()
+            assert np.array_equal(client.infer(x[0]).logits, session.infer(x[0]))
+
+
+def from_readme(board: str) -> dict:
+    """What boards/README.md changes in the block `ternio` for an emulator's machine."""
+    text = (share_dir("boards") / "README.md").read_text()
+    indented = re.findall(r"(?:^ {4}.*\n)+", text, re.MULTILINE)
+    found = [json.loads(f"{{{lines}}}") for lines in indented if '"emulator"' in lines]
+    return next(changes for changes in found if changes["emulator"]["machine"] == board)
+
+
+AN385 = from_readme("mps2-an385")
+# A Cortex-M33 that starts in the secure half of another map of memory (Arm DAI 0505).
+AN505 = {
+    "chip": "AN505",
+    "core": "cortex-m33",
+    "cflags": ["-mthumb", "-mcpu=cortex-m33", "-mfloat-abi=hard"],
+    "clock": {"cpu_hz": 20_000_000},
+    "flash": {"base": "0x10000000", "bytes": 4194304, "firmware_bytes": 131072},
+    "ram": {"base": "0x38000000", "bytes": 4194304},
+    "console": {"uart": "UART0", "base": "0x50200000", "irq": 32, "baud": 115200},
+    "watchdog": {"base": "0x5002E000", "hz": 32000},
+    "slots": slots(0x10020000, 262144, 65536),
+    "ram_slots": slots(0x38200000, 262144, 65536),
+    "emulator": {"kind": "qemu", "machine": "mps2-an505"},
+}
 
 
 def test_a_board_of_a_present_family_is_a_manifest(tmp_path, virtual):
-    """MPS2 with a Cortex-M3, which ternio does not list."""
+    """MPS2 with another image. When the manifest changes, no old firmware answers for it."""
     path = tmp_path / "mps2_an385.json"
-    changes = {
-        "chip": "AN385",
-        "core": "cortex-m3",
-        "cflags": ["-mthumb", "-mcpu=cortex-m3"],
-        "arena_bytes": 65536,
-        "emulator": {"kind": "qemu", "machine": "mps2-an385"},
-        "ram_slots": slots(0x21000000, 65536, 8192),
-    }
-    path.write_text(json.dumps(manifest(**changes)))
-    infers_like_here(load_board(path), tmp_path, virtual)
+    path.write_text(json.dumps(manifest(**AN385)))
+    does_as_here(load_board(path), tmp_path, virtual)
+    path.write_text(json.dumps(manifest(**AN385 | {"arena_bytes": 49152})))
+    again = flash(load_board(path), tmp_path / "model.tern", virtual=virtual)
+    assert (again.how, again.info.arena_bytes) == ("built", 49152)
+
+
+def test_another_map_of_memory_is_a_manifest(tmp_path, virtual):
+    path = tmp_path / "mps2_an505.json"
+    path.write_text(json.dumps(manifest(**AN505)))
+    does_as_here(load_board(path), tmp_path, virtual)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("clock", "ternio.clock.cpu_hz"), ("console", "ternio.console.base, ternio.console.irq")],
+)
+def test_what_a_family_needs_of_the_manifest_is_said(key, words, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(manifest(**AN385 | {key: {"baud": 115200}})))
+    with pytest.raises(BuildError, match=rf"lacks what its family asks for: {words}"):
+        pio.build(load_board(path))
+
+
+def test_the_family_of_the_readme(tmp_path, virtual):
+    text = (share_dir("boards") / "README.md").read_text()
+    (code,) = re.findall(r"^```c\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(code.splitlines()) < 150
+    family = tmp_path / "ports" / "smartfusion2"
+    family.mkdir(parents=True)
+    (family / "chip.c").write_text(code)
+    base = manifest(**from_readme("emcraft-sf2"))
+    del base["ternio"]["watchdog"]
+    path = tmp_path / "sf2.json"
+    path.write_text(json.dumps(base))
+    does_as_here(load_board(path), tmp_path, virtual)
 
 
 def test_a_new_family_is_one_small_file(tmp_path, virtual):
@@ -157,7 +217,7 @@ def test_a_new_family_is_one_small_file(tmp_path, virtual):
     }
     path = tmp_path / "lm3s6965.json"
     path.write_text(json.dumps(manifest(**changes)))
-    infers_like_here(load_board(path), tmp_path, virtual)
+    does_as_here(load_board(path), tmp_path, virtual)
 
 
 def test_a_family_that_is_nowhere(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from ternio.boards import board_names, load_board
 from ternio.errors import BoardError
+from ternio.firmware import pio
 from ternio.paths import share_dir
 
 
@@ -85,6 +86,12 @@ def test_unknown_names_say_which_there_are():
         (["ternio", "flash", "firmware_bytes"], 131073, "131073 bytes at 0x08000000 and .*overlap"),
         (["ternio", "slots", "adapter", 1, "base"], "0x080FFFFF", "lies outside of flash"),
         (["ternio", "ram_slots", "model", 0, "base"], "0x200233C0", "overlap"),
+        (["ternio", "slots", "adapter"], [], "slots.adapter should have two areas, found 0"),
+        (["ternio", "console"], {"baud": 9600, "base": "0x4000"}, "console.irq should be a whole"),
+        (["ternio", "console"], {"baud": 9600, "irq": 3}, "console.base should be an address"),
+        (["ternio", "console", "tx"], "PC6", 'console.tx should be a pin such as "A9"'),
+        (["ternio", "console", "uart"], "main", "console.uart should be a UART with its number"),
+        (["ternio", "emulator", "console", "rx"], 5, "emulator.console.rx should be a text"),
         (["name"], None, "name should be a text"),
         (["ternio", "core"], "z80", "ternio.core should be a core such as"),
         (["ternio", "cflags"], "-mthumb", "ternio.cflags should be a list of compiler flags"),
@@ -126,3 +133,16 @@ def test_a_file_that_is_no_manifest(tmp_path, text):
 def test_a_missing_manifest(tmp_path):
     with pytest.raises(BoardError, match="No such file"):
         load_board(tmp_path / "none.json")
+
+
+def test_ram_slots_below_ram_do_not_shorten_it(tmp_path):
+    manifest = json.loads((share_dir("boards") / "mps2_an500.json").read_text())
+    manifest["ternio"]["ram_slots"]["model"][0]["base"] = "0x10000000"
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(manifest))
+    boardgen = pio._boardgen()
+    regions = boardgen.memory_ld(boardgen.load_manifest(path))
+    assert "RAM (rwx) : ORIGIN = 0x20000000, LENGTH = 4194304\n" in regions
+    manifest["ternio"]["ram_slots"]["model"][0]["base"] = "0x20300000"
+    path.write_text(json.dumps(manifest))
+    assert "LENGTH = 3145728\n" in boardgen.memory_ld(boardgen.load_manifest(path))

@@ -211,4 +211,9 @@ def test_bench_counts_instructions_in_the_emulator(file: Path) -> None:
         pytest.skip("needs QEMU and the Arm toolchain")
     facts = json.loads(run("bench", file, "-b", "netduinoplus2", "--runs", 4, "--json").output)
     assert 10_000 < facts["instructions"] <= facts["most"] < 2_000_000
+    assert "again" not in facts
+    runs = read_blob(file).io.length
+    longer = json.loads(run("bench", file, "-b", "netduinoplus2", "--runs", runs, "--json").output)
+    assert longer["instructions"] <= longer["most"] < 1.1 * facts["most"]
+    assert longer["again"] > 2 * longer["most"]  # half a context is read again
     assert 0 < facts["stack_bytes"] < 4096

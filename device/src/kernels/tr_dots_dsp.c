@@ -6,21 +6,18 @@
 
 #include <arm_acle.h>
 
-void tr_dsp_dots(const int8_t *w, uint32_t pitch, const uint32_t *x, const uint32_t *x_end,
-                 tr_i32 *acc, const tr_i32 *acc_end);
-void tr_dsp_dots_pair(const int8_t *w, uint32_t pitch, const uint32_t *x, const uint32_t *x_end,
-                      tr_i32 *acc, const tr_i32 *acc_end, uint32_t acc_pitch);
-void tr_dsp_mix(const int8_t *w, uint32_t pitch, const tr_u32 *x, const tr_u32 *x_end, tr_i32 *acc);
-void tr_dsp_mix_pair(const int8_t *w, uint32_t pitch, const tr_u32 *x, const tr_u32 *x_end,
-                     tr_i32 *acc, uint32_t acc_pitch);
+/* acc_pitch, in bytes, is for the loops over a pair of vectors; the others leave it. */
+typedef void dots_loop(const int8_t *w, uint32_t pitch, const uint32_t *x, const uint32_t *x_end,
+                       tr_i32 *acc, const tr_i32 *acc_end, uint32_t acc_pitch);
+typedef void mix_loop(const int8_t *w, uint32_t pitch, const tr_u32 *x, const tr_u32 *x_end,
+                      tr_i32 *acc, uint32_t acc_pitch);
+dots_loop tr_dsp_dots, tr_dsp_dots_pair;
+mix_loop tr_dsp_mix, tr_dsp_mix_pair;
 
 /* Four values as two words, 0 and 2, then 1 and 3: the order in which SXTB16 unpacks bytes. */
-static void spread(uint32_t *to, const tr_i16 *x) {
-    uint32_t x01, x23;
-    memcpy(&x01, x, sizeof x01);
-    memcpy(&x23, x + 2, sizeof x23);
-    to[0] = (x01 & 0xFFFF) | x23 << 16;
-    to[1] = x01 >> 16 | (x23 & 0xFFFF0000u);
+static inline void spread(uint32_t *to, const tr_u32 *x) {
+    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(to[0]) : "r"(x[0]), "r"(x[1]));
+    __asm__("pkhtb %0, %2, %1, asr #16" : "=r"(to[1]) : "r"(x[0]), "r"(x[1]));
 }
 
 /* sum over k < n of w[k * step] * x[k / 2 * apart + k % 2] */
@@ -37,19 +34,25 @@ TR_SMALL TR_NOINLINE static int32_t dot(const int8_t *w, uint32_t step, const tr
 /* Full groups of rows, then a last one that takes some of their rows again. */
 void tr_dots_i8(tr_i32 *acc, uint32_t acc_pitch, const int8_t *w, uint32_t pitch, uint32_t rows,
                 const tr_i16 *x, uint32_t n, uint32_t heads) {
-    uint32_t values[TR_DOTS_LONGEST / 2], group = 4 / heads, left = rows % group, *end = values;
+    uint32_t values[TR_DOTS_LONGEST / 2], *end = values + n * heads / 2;
+    uint32_t group = heads == 1 ? 4 : 2, left = rows & (group - 1);
+    dots_loop *loop = heads == 1 ? tr_dsp_dots : tr_dsp_dots_pair;
     if (n % 4 || rows < group) {
         for (; heads; --heads, acc += acc_pitch, x += n)
             for (uint32_t r = 0; r < rows; ++r) acc[r] = dot(w + r * pitch, 1, x, 2, n);
         return;
     }
-    for (uint32_t k = 0; k < n; k += 4)
-        for (uint32_t h = 0; h < heads; ++h, end += 2) spread(end, x + h * n + k);
+    const tr_u32 *from = (const tr_u32 *)(const void *)x;
+    for (uint32_t h = 0; h < heads; ++h) {
+        uint32_t *to = values + 2 * h;
+        do {
+            spread(to, from);
+            to += 2 * heads;
+            from += 2;
+        } while (to < end);
+    }
     for (uint32_t count = rows - left;; count = group) {
-        if (heads == 1)
-            tr_dsp_dots(w, pitch, values, end, acc, acc + count);
-        else
-            tr_dsp_dots_pair(w, pitch, values, end, acc, acc + count, 4 * acc_pitch);
+        loop(w, pitch, values, end, acc, acc + count, 4 * acc_pitch);
         if (!left) return;
         w += (rows - group) * pitch;
         acc += rows - group;
@@ -60,21 +63,18 @@ void tr_dots_i8(tr_i32 *acc, uint32_t acc_pitch, const int8_t *w, uint32_t pitch
 void tr_mix_i8(tr_i32 *acc, const int8_t *w, uint32_t pitch, uint32_t rows, const tr_i16 *x,
                uint32_t n, uint32_t heads) {
     const tr_u32 *pairs = (const tr_u32 *)(const void *)x, *end = pairs + rows / 2 * heads;
+    const int8_t *last = w + (rows - 1) * pitch;
+    uint32_t group = heads == 1 ? 4 : 2;
+    mix_loop *loop = heads == 1 ? tr_dsp_mix : tr_dsp_mix_pair;
     if (n % 4 || rows < 2) {
         for (uint32_t h = 0; h < heads; ++h)
             for (uint32_t k = 0; k < n; ++k) *acc++ = dot(w + k, pitch, x + 2 * h, 2 * heads, rows);
         return;
     }
-    for (uint32_t k = 0; k < n; k += 4 / heads) {
-        if (heads == 1)
-            tr_dsp_mix(w + k, pitch, pairs, end, acc + k);
-        else
-            tr_dsp_mix_pair(w + k, pitch, pairs, end, acc + k, 4 * n);
-    }
+    for (uint32_t k = 0; k < n; k += group) loop(w + k, pitch, pairs, end, acc + k, 4 * n);
     if (rows % 2 == 0) return;
-    const int8_t *last = w + (rows - 1) * pitch;
-    for (uint32_t h = 0; h < heads; ++h)
-        for (uint32_t k = 0; k < n; ++k) acc[h * n + k] += last[k] * (int16_t)end[h];
+    for (; heads; --heads, ++end)
+        for (uint32_t k = 0; k < n; ++k) *acc++ += last[k] * (int16_t)*end;
 }
 
 #endif

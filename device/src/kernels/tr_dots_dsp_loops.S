@@ -1,18 +1,8 @@
 /* tr_dots_dsp_loops.S - int8 rows times int16 values for cores with the DSP extension: SXTB16
  * unpacks two bytes, SMLAD multiplies two pairs and adds both products. Called by tr_dots_dsp.c. */
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && !defined(__ARM_FEATURE_MVE)
+#include "tr_core.h"
 
-    .syntax unified
-    .thumb
-
-    .macro FUNCTION name
-    .section .text.\name, "ax"
-    .balign 4
-    .global \name
-    .type \name, %function
-    .thumb_func
-\name:
-    .endm
+#if defined(TR_KERNELS_DSP)
 
 /* \sum += four bytes of \word times the values \even (0 and 2) and \odd (1 and 3) */
     .macro FOUR_COLUMNS sum, word, even, odd

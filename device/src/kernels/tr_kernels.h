@@ -5,6 +5,7 @@
 #define TR_KERNELS_H
 
 #include "../tr_internal.h"
+#include "tr_core.h"
 
 enum {
     TR_PANEL = 64,                /* columns of a full panel; the last one may have 16, 32 or 48 */
@@ -54,18 +55,5 @@ float tr_kernel_largest_portable(const float *x, uint32_t n, float floor);
 void tr_kernel_quantize8_portable(int8_t *q, const float *x, uint32_t n, float factor);
 void tr_kernel_quantize16_portable(tr_i16 *q, const float *x, uint32_t n, float factor);
 void tr_kernel_scale_portable(float *dst, const tr_i32 *sums, uint32_t n, float scale);
-
-/* Which implementation this build takes. */
-#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
-#define TR_KERNELS_MVE 1
-#elif defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
-#define TR_KERNELS_DSP 1
-#elif defined(__ARM_ARCH_6M__) || defined(__ARM_ARCH_8M_BASE__)
-#define TR_KERNELS_THUMB1 1
-#elif defined(__x86_64__) && defined(__GNUC__)
-#define TR_KERNELS_AVX2 1
-#else
-#define TR_KERNELS_PORTABLE 1
-#endif
 
 #endif

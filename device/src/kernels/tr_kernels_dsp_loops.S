@@ -2,20 +2,9 @@
  * (Cortex-M4, M7, M33): SMLAD multiplies two pairs of 16-bit lanes and adds both products. Called by
  * tr_kernels_dsp.c, which has the same in C for narrow panels. With them the loops of tr_kernels.h
  * over floats, for cores that have those. */
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && \
-    !(defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2))
+#include "tr_core.h"
 
-    .syntax unified
-    .thumb
-
-    .macro FUNCTION name
-    .section .text.\name, "ax"
-    .balign 4
-    .global \name
-    .type \name, %function
-    .thumb_func
-\name:
-    .endm
+#if defined(TR_KERNELS_DSP)
 
 /* ---- forward ---- */
 
@@ -377,8 +366,4 @@ FUNCTION \name
     COLUMNS tr_dsp_columns_12, 12, 1
     COLUMNS tr_dsp_columns_16, 16, 4
 
-#endif
-
-#if defined(__linux__) && defined(__ELF__)
-    .section .note.GNU-stack, "", %progbits
 #endif

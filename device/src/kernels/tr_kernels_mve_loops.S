@@ -1,10 +1,9 @@
 /* tr_kernels_mve_loops.S - inner loop of the transposed ternary product for cores with MVE (Cortex-M55, M85),
  * called by tr_kernels_mve.c. In assembly because it keeps eight sums in registers, loads and
  * stores them with one instruction each, and leaves the loop counter none. */
-#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
+#include "tr_core.h"
 
-    .syntax unified
-    .thumb
+#if defined(TR_KERNELS_MVE)
 
 /* 16 rows, one byte (four columns) of each: gathers the bytes, and adds to the sums of field k the
  * products of (byte >> 2k) with the errors' low bytes (\low, unsigned) and high bytes (\high,
@@ -37,12 +36,7 @@
     .equ AT_PITCH, 116          /* behind four words, 64 bytes of q4-q7, nine registers */
     .equ AT_SECOND, 120
     .equ AT_BLOCKS, 124
-    .section .text.tr_mve_columns, "ax"
-    .balign 4
-    .global tr_mve_columns
-    .type tr_mve_columns, %function
-    .thumb_func
-tr_mve_columns:
+FUNCTION tr_mve_columns
     push {r4-r11, lr}
     vpush {d8-d15}
     push {r0-r3}
@@ -77,8 +71,4 @@ tr_mve_columns:
     vpop {d8-d15}
     pop {r4-r11, pc}
 
-#endif
-
-#if defined(__linux__) && defined(__ELF__)
-    .section .note.GNU-stack, "", %progbits
 #endif

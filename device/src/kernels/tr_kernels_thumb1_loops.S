@@ -1,18 +1,8 @@
 /* tr_kernels_thumb1_loops.S - inner loops of the ternary kernels for cores without multiply-accumulate
  * or 32-bit Thumb (Cortex-M0, M0+, M23): sums come from tables. Called by tr_kernels_thumb1.c. */
-#if defined(__ARM_ARCH_6M__) || defined(__ARM_ARCH_8M_BASE__)
+#include "tr_core.h"
 
-    .syntax unified
-    .thumb
-
-    .macro FUNCTION name
-    .section .text.\name, "ax"
-    .balign 4
-    .global \name
-    .type \name, %function
-    .thumb_func
-\name:
-    .endm
+#if defined(TR_KERNELS_THUMB1)
 
 /* ---- tables ----
  * Both products use tables of 171 words indexed by four trits: entry c = c0 + 4 c1 + 16 c2 + 64 c3,
@@ -482,8 +472,4 @@ FUNCTION tr_thumb1_scale
     b 5b
     .ltorg
 
-#endif
-
-#if defined(__linux__) && defined(__ELF__)
-    .section .note.GNU-stack, "", %progbits
 #endif

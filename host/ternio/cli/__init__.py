@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from ternio import __version__
 from ternio.errors import TernioError
 
-from .common import fail
+from .common import fail, reflowed
 
 COMMANDS = (
     "train",
@@ -135,3 +135,6 @@ def program(
 
 for _name in COMMANDS:
     import_module(f"ternio.cli.{_name}").register(app)
+for _program in (app, *(group.typer_instance for group in app.registered_groups)):
+    for _command in _program.registered_commands:
+        _command.help = reflowed(_command.callback)

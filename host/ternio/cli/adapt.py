@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import BoardOption, JsonOption, PortOption, connect, emit, example, progress, say
+from .common import (
+    SEED,
+    BoardOption,
+    JsonOption,
+    PortOption,
+    connect,
+    emit,
+    example,
+    progress,
+    say,
+    whole_number,
+)
 from .data_options import DataArgument, examples_for, takes_data
 
 if TYPE_CHECKING:
@@ -33,17 +44,16 @@ def adapt(
     board: BoardOption = None,
     port: PortOption = None,
     steps: Annotated[
-        int, typer.Option("--steps", "-n", min=1, max=10**7, help="Single-example steps.")
+        int,
+        typer.Option("--steps", "-n", help="Single-example steps.", **whole_number(1, 10**7)),
     ] = 200,
     per_class: Annotated[
-        int, typer.Option("--per-class", min=1, help="Examples of each class.")
+        int, typer.Option("--per-class", help="Examples of each class.", **whole_number(1, 10**7))
     ] = 10,
     lr: Annotated[float, typer.Option("--lr", help="Learning rate of Adam.")] = 5e-3,
     seed: Annotated[
         int,
-        typer.Option(
-            "--seed", min=0, max=2**63 - 1, help="Of the choice, the order, fresh factors."
-        ),
+        typer.Option("--seed", help="Of the choice, the order, fresh factors.", **SEED),
     ] = 0,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Drop the adapter that is there first.")
@@ -73,6 +83,8 @@ def adapt(
         if not info.adapt_arena:
             why = "boards adapt classifiers only" if info.is_stream else "pack it with --adapt"
             raise LinkError(f"{info.model} was packed without adaptation: {why}")
+        if save and info.storage == "none":
+            raise LinkError(f"{info.board} has no place to store an adapter: use --no-save")
         examples = examples_for(data, info, client.channel_names, how)
         if not examples.labelled:
             raise DataError(f"{data}: adapting needs labelled examples")

@@ -76,7 +76,7 @@ def _require_adapter(client: BoardClient) -> None:
 
 
 def push(
-    file: Annotated[Path, typer.Argument(help="Adapter file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Adapter file.")],
     board: BoardOption = None,
     port: PortOption = None,
     as_json: JsonOption = False,
@@ -104,8 +104,10 @@ def reset(board: BoardOption = None, port: PortOption = None, as_json: JsonOptio
 
 
 def merge(
-    blob: Annotated[Path, typer.Argument(help="The blob the adapter was trained on.")],
-    adapter: Annotated[Path, typer.Argument(help="Adapter file.")],
+    blob: Annotated[
+        Path, typer.Argument(metavar="BLOB", help="The blob the adapter was trained on.")
+    ],
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Adapter file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Blob to write.")],
     as_json: JsonOption = False,
 ) -> None:

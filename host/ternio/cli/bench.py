@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    model: Annotated[Path, typer.Argument(help="Blob, as `ternio pack` writes it.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Blob, as `ternio pack` writes it.")
+    ],
     board: Annotated[str, typer.Option("--board", "-b", help="The board's name or manifest file.")],
     port: PortOption = None,
     runs: Annotated[int, typer.Option("--runs", help="Inferences, or tokens, to run.")] = 10,
@@ -51,10 +53,10 @@ def bench(
     counted = port is None and not target.is_native
     with _board(target, model, port) as client:
         _require_same(client, blob, target)
-        times = (_tokens if blob.io.is_stream else _windows)(client, blob, runs)
+        times, again = (_tokens if blob.io.is_stream else _windows)(client, blob, runs)
         stats = client.command("stats")
     result = {"board": target.name, "model": blob.name, "runs": runs}
-    result |= _costs(times, counted, target)
+    result |= _costs(times, again, counted, target)
     result |= {"arena_bytes": blob.infer_arena, "arena_has": target.arena_bytes}
     free = re.search(r"stack_free=(\d+)", stats)
     if free and not target.is_native:
@@ -103,47 +105,58 @@ def _require_same(client: BoardClient, blob: Blob, board: Board) -> None:
         raise LinkError(f"{info.board} has {has}: send it {blob.name} with `ternio flash` first")
 
 
-def _windows(client: BoardClient, blob: Blob, runs: int) -> list[int]:
-    """Microseconds of inferences over random windows."""
+def _windows(client: BoardClient, blob: Blob, runs: int) -> tuple[list[int], list[int]]:
+    """Microseconds of inferences over random windows, and of none that are apart."""
     import numpy as np
 
     random = np.random.default_rng(0)
     shape = (blob.io.length, blob.io.channels)
     windows = random.integers(-12000, 12000, (runs, *shape)).astype(np.int16)
-    return [client.infer(window).us for window in windows]
+    return [client.infer(window).us for window in windows], []
 
 
-def _tokens(client: BoardClient, blob: Blob, runs: int) -> list[int]:
-    """Microseconds of each token at the end of a full context, where attention costs most."""
+def _tokens(client: BoardClient, blob: Blob, runs: int) -> tuple[list[int], list[int]]:
+    """Microseconds of each token at the end of a full context, where attention costs most; and
+    apart from them of those before which a full context is read again from its last half.
+    """
     import json
 
     points = blob.vocabulary.code_points if blob.vocabulary else ()
     client.prompt(chr(points[0]) if points else "\n")
-    for _ in client.generate(max(blob.io.length - 2 - runs, 1), temperature=1.0):
+    length = blob.io.length
+    held = max(length - 2 - runs, 1)  # tokens that the stream holds: its first, all but the last
+    for _ in client.generate(held, temperature=1.0):
         pass
     client.telemetry(True)
-    for _ in client.generate(runs, temperature=1.0):
-        pass
-    times: list[int] = []
-    while sum(count for count, _ in times) < runs:
+    for _ in range(runs):  # one by one, as an answer has the time of all its tokens together
+        for _ in client.generate(1, temperature=1.0):
+            pass
+    found: list[int] = []
+    while len(found) < runs:
         lines = list(client.lines(timeout_s=2.0))
-        events = (json.loads(line) for line in lines if line.startswith("{"))
-        found = [(e["tokens"], e["us"]) for e in events if e.get("event") == "generate"]
-        if not found:
+        events = [json.loads(line) for line in lines if line.startswith("{")]
+        if not events:
             break
-        times += found
+        found += [e["us"] for e in events if e.get("event") == "generate"]
     client.telemetry(False)
-    return [us // count for count, us in times for _ in range(count)]
+    times, again = [], []
+    for us in found:
+        full = held == length
+        held = max(length // 2, 1) + 1 if full else held + 1
+        (again if full else times).append(us)
+    return times or again, again
 
 
-def _costs(times: list[int], counted: bool, board: Board) -> dict[str, Any]:
+def _costs(times: list[int], again: list[int], counted: bool, board: Board) -> dict[str, Any]:
     median = statistics.median(times)
     if counted:
         count = INSTRUCTIONS_A_MICROSECOND
-        return {"instructions": int(median * count), "most": max(times) * count}
+        reading = {"again": max(again) * count} if again else {}
+        return {"instructions": int(median * count), "most": max(times) * count, **reading}
     clock = str(board.manifest.get("build", {}).get("f_cpu", "")).rstrip("L")
     cycles = int(median * int(clock) / 1e6) if clock and not board.is_native else None
-    return {"us": median, "most_us": max(times), "cycles": cycles}
+    reading = {"again_us": max(again)} if again else {}
+    return {"us": median, "most_us": max(times), "cycles": cycles, **reading}
 
 
 def _show(result: dict[str, Any], unit: str, counted: bool, board: Board) -> None:
@@ -154,6 +167,9 @@ def _show(result: dict[str, Any], unit: str, counted: bool, board: Board) -> Non
     else:
         cycles = f", {result['cycles']} cycles" if result["cycles"] else ""
         say(f"{unit:<10}{result['us']:g} us (most {result['most_us']}){cycles}")
+    if again := result.get("again", result.get("again_us")):
+        cost = f"{again / 1e6:.3f} million instructions" if counted else f"{again} us"
+        say(f"{'again':<10}{cost}: a token for which a full context's last half is read again")
     say(f"{'arena':<10}{result['arena_bytes']} of {result['arena_has']} bytes")
     if "stack_bytes" in result:
         say(f"{'stack':<10}{result['stack_bytes']} of {board.stack_bytes} bytes at most")

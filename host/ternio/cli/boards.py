@@ -91,7 +91,10 @@ def _model(info) -> str:
 def stop(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Virtual boards, by name or manifest file; all when none is named."),
+        typer.Argument(
+            metavar="NAME",
+            help="Virtual boards, by name or manifest file; all when none is named.",
+        ),
     ] = None,
 ) -> None:
     """Stops virtual boards."""

@@ -4,6 +4,7 @@ of a board.
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
 import sys
@@ -25,6 +26,32 @@ PortOption = Annotated[
     str | None, typer.Option("--port", "-p", help="Serial port of the board, e.g. /dev/ttyACM0.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def whole_number(least: int, most: int) -> dict[str, Any]:
+    """Settings of an option that takes a whole number: with typer's own, help would show the
+    largest one in full and have no room left for words.
+    """
+
+    def parse(text: str | int) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is no whole number") from None
+        if not least <= number <= most:
+            raise typer.BadParameter(f"{number} is not from {least} to {most}")
+        return number
+
+    return {"parser": parse, "metavar": "<int>"}
+
+
+SEED = whole_number(0, 2**63 - 1)
+
+
+def reflowed(function: Callable[..., Any]) -> str:
+    """A command's description with each paragraph on a line: the help breaks lines itself."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    return "\n\n".join(" ".join(text.split()) for text in paragraphs)
 
 
 def example(command: str) -> str:

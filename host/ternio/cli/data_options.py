@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 DataArgument = Annotated[
     str,
     typer.Argument(
-        help="Labelled data (.csv, .npz, .ts, folder, `motion`) or bare windows (.npy, .csv)."
+        metavar="DATA",
+        help="Labelled data (.csv, .npz, .ts, folder, `motion`) or bare windows (.npy, .csv).",
     ),
 ]
 
@@ -33,7 +34,7 @@ def _options(
     mirror: Annotated[
         str | None,
         typer.Option(
-            "--mirror", help="The same about the training set's means, e.g. 1,-1,-1,1,-1,-1."
+            "--mirror", help="A factor on each channel's distance from its training mean."
         ),
     ] = None,
     label: Annotated[str | None, typer.Option("--label", help="Label column of a table.")] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, emit, example, fail
+from .common import SEED, JsonOption, emit, example, fail
 
 
 def register(app: typer.Typer) -> None:
@@ -16,14 +16,16 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    what: Annotated[str, typer.Argument(help="Which demonstration: motion.")] = "motion",
+    what: Annotated[
+        str, typer.Argument(metavar="NAME", help="Which demonstration: motion.")
+    ] = "motion",
     board: Annotated[
         str, typer.Option("--board", "-b", help="The emulated board to use.")
     ] = "netduinoplus2",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what is made.")] = Path(
         "demo-out"
     ),
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of training and adaptation.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Of training and adaptation.", **SEED)] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Trains, packs, flashes, classifies, adapts and reports; fails when a promise is not kept."""

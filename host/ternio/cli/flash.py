@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 
 def flash(
-    model: Annotated[Path, typer.Argument(help="Blob, as `ternio pack` writes it.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Blob, as `ternio pack` writes it.")
+    ],
     board: Annotated[
         str | None,
         typer.Option(
@@ -49,6 +51,11 @@ def flash(
         note(
             f"{model} was packed for another kind of core and is slow on a {target.core}: "
             f"`ternio pack --board {target.name}` makes a faster one"
+        )
+    if info.storage == "none":
+        note(
+            f"{info.board} has no place for another model or an adapter: no flash that can be "
+            "written, and no memory answers at its ram_slots"
         )
     if as_json:
         emit(

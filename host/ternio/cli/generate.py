@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import BoardOption, JsonOption, PortOption, emit, example, say
+from .common import SEED, BoardOption, JsonOption, PortOption, emit, example, say
 
 if TYPE_CHECKING:
     from ternio.link.client import BoardClient
@@ -44,7 +44,7 @@ def generate(
     ] = 1.0,
     seed: Annotated[
         int,
-        typer.Option("--seed", min=0, max=2**63 - 1, help="Same seed, same text, everywhere."),
+        typer.Option("--seed", help="Same seed, same text, everywhere.", **SEED),
     ] = 0,
     native: Annotated[
         bool, typer.Option("--native", help="Run the board's blob here as well; must be equal.")

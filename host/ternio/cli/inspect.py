@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(
-    blob: Annotated[Path, typer.Argument(help="Blob, as `ternio pack` writes it.")],
+    blob: Annotated[Path, typer.Argument(metavar="BLOB", help="Blob, as `ternio pack` writes it.")],
     programs: Annotated[
         bool, typer.Option("--programs", help="The programs, an instruction a line.")
     ] = False,

@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 def pack(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint, as `ternio train` writes it.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint, as `ternio train` writes it.")
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Blob; by default NAME.tern.")
     ] = None,

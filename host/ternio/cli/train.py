@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ternio.cli.common import JsonOption, example
+from ternio.cli.common import SEED, JsonOption, example
 from ternio.errors import DataError
 
 _DATA, _MODEL, _TRAINING, _TEXT = "Data", "Model", "Training", "Text"
@@ -150,10 +150,7 @@ def train(
     seed: Annotated[
         int | None,
         typer.Option(
-            min=0,
-            max=2**63 - 1,
-            help="Same seed, same model; default 0.",
-            rich_help_panel=_TRAINING,
+            "--seed", help="Same seed, same model; default 0.", rich_help_panel=_TRAINING, **SEED
         ),
     ] = None,
     as_json: JsonOption = False,

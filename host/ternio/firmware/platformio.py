@@ -18,6 +18,7 @@ PROBE_TIMEOUT_S = 3.0
 RUN_TIMEOUT_S = 600.0
 LOG_LINES = 12
 _TELLING = re.compile(r"error|undefined reference|overflow|will not fit", re.IGNORECASE)
+_UNKNOWN = re.compile(r"'BOARD_(\w+)' undeclared")
 _NOISE = re.compile(r"^(Compiling|\*\*\*|collect2)")
 
 
@@ -103,6 +104,9 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> str:
     except subprocess.TimeoutExpired:
         raise BuildError(f"pio did not end within {RUN_TIMEOUT_S:g} s") from None
     if done.returncode:
+        lacking = dict.fromkeys(map(_manifest_key, _UNKNOWN.findall(done.stdout)))
+        if lacking:
+            raise BuildError(f"the manifest lacks what its family asks for: {', '.join(lacking)}")
         raise BuildError(f"pio {' '.join(arguments)} failed: {_reason(done.stdout)}")
     return done.stdout
 
@@ -112,3 +116,15 @@ def _reason(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if _TELLING.search(line) and not _NOISE.search(line)]
     return " | ".join(list(dict.fromkeys(errors or lines))[-LOG_LINES:])
+
+
+def _manifest_key(name: str) -> str:
+    """Where a fact of board_config.h comes from.
+
+    >>> _manifest_key("CONSOLE_BASE"), _manifest_key("CPU_HZ")
+    ('ternio.console.base', 'ternio.clock.cpu_hz')
+    """
+    for block in ("console", "watchdog"):
+        if name.lower().startswith(f"{block}_"):
+            return f"ternio.{block}.{name.lower().removeprefix(f'{block}_')}"
+    return f"ternio.clock.{name.lower()}" if name.endswith("_HZ") else f"ternio.{name.lower()}"

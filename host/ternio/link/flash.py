@@ -52,7 +52,8 @@ def flash(
         port: a serial port; without it the virtual board of that name is used, unless `hardware`.
         full: build and upload the firmware even when one answers.
         hardware: the board on the desk rather than the emulated one.
-        virtual: where virtual boards are noted.
+        virtual: where virtual boards are noted. One that was started from another manifest, or
+            another version of it, gets a firmware of its own.
         progress: told (bytes sent, all bytes).
         tell: told in a line what is being done.
 
@@ -65,6 +66,9 @@ def flash(
     if emulated:
         running = virtual.get(board.name)
         port = running.port if running else None
+        if running and running.made_of != board.fingerprint():
+            tell(f"{board.path} has changed since {board.name} started")
+            port = None
     info = ask(port) if port and not full else None
     if info is not None and _fits_over_the_wire(board, info, blob, emulated):
         how, sizes = _send(port, info, blob, progress), {}
@@ -78,9 +82,10 @@ def flash(
         how = "built"
     info = _after_upload(port) if port else None
     if info is None:
-        raise LinkError(
-            f"{board.name} was flashed, but no firmware answers: give --port and try `ternio infer`"
-        )
+        what = "give --port and try `ternio infer`"
+        if emulated:
+            what = "it spoke but does not hear: see ternio.console of its manifest"
+        raise LinkError(f"{board.name} was flashed, but no firmware answers: {what}")
     if info.digest != blob[DIGEST].hex():
         raise LinkError(
             f"{board.name} runs {info.model or 'no model'} ({info.reason or info.digest[:16]})"

@@ -37,7 +37,9 @@ _children: dict[int, subprocess.Popen] = {}
 
 @dataclass(frozen=True)
 class VirtualBoard:
-    """A running virtual board. `port` is the path of its serial port."""
+    """A running virtual board. `port` is the path of its serial port, `made_of` the fingerprint of
+    the board when it started.
+    """
 
     name: str
     board: str
@@ -46,6 +48,7 @@ class VirtualBoard:
     image: str
     log: str
     started: float
+    made_of: str = ""
 
 
 class VirtualBoards:
@@ -124,7 +127,14 @@ class VirtualBoards:
             process, port = launch(board, Path(image), log, lock, list(extra_args), timeout_s)
         _children[process.pid] = process
         running = VirtualBoard(
-            name, board.name, process.pid, port, str(image), str(log), time.time()
+            name,
+            board.name,
+            process.pid,
+            port,
+            str(image),
+            str(log),
+            time.time(),
+            board.fingerprint(),
         )
         note = self.folder / f"{name}.json"
         note.write_text(json.dumps(asdict(running), indent=1), encoding="utf-8")
@@ -290,5 +300,9 @@ def _wait_for_banner(board: VirtualBoard, process: subprocess.Popen, timeout_s: 
 
 
 def _last_words(log: Path) -> str:
+    """The emulator's complaint, else the last line: a complaint may have registers or advice behind
+    it.
+    """
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    complaints = [line for line in lines if line.startswith("qemu")]
+    return (complaints or lines or ["it said nothing"])[-1]

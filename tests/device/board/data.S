@@ -10,6 +10,7 @@
     FILE parity_blob, example.tern
     FILE parity_floats, floats.tern
     FILE parity_rows, rows.tern
+    FILE parity_odd, odd.tern
     FILE parity_stream, stream.tern
     FILE parity_text, text.tern
     FILE parity_windows, windows.bin

@@ -16,6 +16,7 @@ void board_print(const char *text);
 DECLARE(blob);
 DECLARE(floats);
 DECLARE(rows);
+DECLARE(odd);
 DECLARE(stream);
 DECLARE(text);
 extern const int16_t parity_windows[], parity_motion[];
@@ -80,7 +81,7 @@ static uint32_t start(tr_session *session, tr_model *model, const uint8_t *blob,
     return status | tr_session_init(session, model, arena_start(), ARENA_BYTES);
 }
 
-/* The model `motion`, its rows in floats or in integers. */
+/* A model of windows: `motion`, its rows in floats or in integers, and odd ones. */
 static void infer_motion(const char *what, const uint8_t *blob, uint32_t bytes) {
     tr_model model;
     tr_session session;
@@ -145,6 +146,7 @@ int main(void) {
     adapt(&session, config);
     infer_motion("floats", BLOB(floats));
     infer_motion("rows", BLOB(rows));
+    infer_motion("odd", BLOB(odd));
     generate("stream", BLOB(stream), 200);
     generate("text", BLOB(text), 40);
     return 0;
