@@ -142,16 +142,19 @@ def _teach(
 ) -> _Lesson:
     """Adapts, and gives the board its earlier adapter back where that did harm or failed."""
     from ternio.errors import LinkError
-    from ternio.link.teach import score, teach
+    from ternio.link.teach import SCORED, score, teach
 
     earlier = client.adapter_pull() if info.adapter != "none" else None
-    before = score(client, windows, classes)
+    most = min(SCORED, max(steps, 8))  # which is to take no longer than the steps
+    with progress("before", "examples") as tell:
+        before = score(client, windows, classes, most, tell)
     if fresh:
         client.adapter_reset()
     try:
         with progress("adapting", "steps") as tell:
             log = teach(client, windows, classes, steps, lr, seed, tell)
-        after = score(client, windows, classes)
+        with progress("after", "examples") as tell:
+            after = score(client, windows, classes, most, tell)
     except LinkError as error:
         try:
             again = _give_back(client, earlier)

@@ -7,7 +7,9 @@ from __future__ import annotations
 import inspect
 import json
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,8 @@ import typer
 
 if TYPE_CHECKING:
     from ternio.link.client import BoardClient
+
+FACT_COLUMNS = 8
 
 BoardOption = Annotated[
     str | None,
@@ -64,6 +68,17 @@ def say(text: str = "") -> None:
     typer.echo(text)
 
 
+def say_fact(name: str, text: str) -> None:
+    """A line of a report, its text in a column of its own where the terminal is narrow."""
+    lines = [text]
+    if sys.stdout.isatty():
+        room = max(shutil.get_terminal_size().columns - FACT_COLUMNS, 20)
+        lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    for line in lines or [""]:
+        typer.echo(f"{name:<{FACT_COLUMNS}}{line}")
+        name = ""
+
+
 def fail(text: str, status: int) -> NoReturn:
     """Prints `error: text` on stderr and ends with `status`."""
     typer.echo(f"error: {text}", err=True)
@@ -81,11 +96,14 @@ def emit(data: dict[str, Any]) -> None:
 
 
 def show_table(table: Any) -> None:
-    """A rich table: as wide as it likes where stdout is no terminal; cells are never cut."""
+    """A rich table: as wide as it likes where stdout is no terminal; cells are never cut, and those
+    of the first column, names, stay on a line.
+    """
     from rich.console import Console
 
     for column in table.columns:
         column.overflow = "fold"
+    table.columns[0].no_wrap = True
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
@@ -103,7 +121,9 @@ def write_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def progress(title: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr that is told (done, total); nothing where stderr is no terminal."""
+    """A bar on stderr that is told (done, total) and begins with the first of them; nothing where
+    stderr is no terminal.
+    """
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
@@ -117,11 +137,17 @@ def progress(title: str, unit: str = "bytes") -> Iterator[Callable[[int, int], N
     )
 
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
-    with Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
-    ) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    task = bar.add_task(title, total=None)
+
+    def tell(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield tell
+    finally:
+        bar.stop()
 
 
 def board_name(board: str | None) -> str | None:

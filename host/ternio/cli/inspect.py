@@ -85,9 +85,10 @@ def _print_tables(blob: Blob) -> None:
     for name in limited:
         boards.add_column(name, justify="right")
     for board, parts in accounts.items():
-        sizes = {p.name: f"{p.needs}/{p.has}" for p in parts}
+        sizes = {p.name: f"{-(-100 * p.needs // p.has)} %" for p in parts if p.has}
         fits = "no" if any(p.missing for p in parts) else "yes"
         boards.add_row(board, fits, *(sizes.get(name, "-") for name in limited))
     for table in (sections, tensors, boards):
         say()
         show_table(table)
+    say("\npercent of what the board has; in bytes: `ternio pack --board BOARD`, or --json here")

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import BoardOption, JsonOption, command, emit, example, say, show_table, write_file
+from .common import (
+    BoardOption,
+    JsonOption,
+    command,
+    emit,
+    example,
+    say,
+    say_fact,
+    show_table,
+    write_file,
+)
 
 if TYPE_CHECKING:
     from ternio.blob import Blob
@@ -111,9 +121,10 @@ def pack(
         return
     if agreed is not None:
         unit = "tokens" if blob.io.is_stream else "windows"
-        say(
-            f"agrees  with a packing in floats on {agreed.same} of {agreed.count} {unit} of "
-            f"{agreed.data}; logits differ by {agreed.difference:.3g} of {agreed.largest:.3g}"
+        say_fact(
+            "agrees",
+            f"with a packing in floats on {agreed.same} of {agreed.count} {unit} of "
+            f"{agreed.data}; logits differ by {agreed.difference:.3g} of {agreed.largest:.3g}",
         )
     say(f"wrote {path}: {path.stat().st_size} bytes")
     if array is not None:
@@ -185,15 +196,15 @@ def show_blob(blob: Blob) -> None:
     if blob.vocabulary is not None:
         unit = "bytes" if blob.vocabulary.is_bytes else "characters"
         what = f"context of {blob.io.length} {unit}, vocabulary of {blob.io.outputs}"
-    say(f"model   {blob.name}, {what}, {about['ternary_weights']} ternary weights")
+    say_fact("model", f"{blob.name}, {what}, {about['ternary_weights']} ternary weights")
     sizes = ", ".join(f"{name} {size}" for name, size in about["parts"].items())
-    say(f"blob    {about['bytes']} bytes: {sizes}")
+    say_fact("blob", f"{about['bytes']} bytes: {sizes}")
     adapt = "no adapt program"
     if blob.adapt is not None:
         count = blob.adapter_floats
         adapt = f"{blob.adapt_arena} bytes to adapt {count} numbers in {len(blob.adapters)} layers"
     keys = f" ({about['key_bytes']} for keys and values)" if about["key_bytes"] else ""
-    say(f"arena   {blob.infer_arena} bytes to infer{keys}, {adapt}")
+    say_fact("arena", f"{blob.infer_arena} bytes to infer{keys}, {adapt}")
 
 
 def show_account(parts: list[Part], board: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from ternio.cli.common import command, emit, note, say
+from ternio.cli.common import FACT_COLUMNS, command, emit, note, say, say_fact
 from ternio.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def _finish(
         else:
             lines["next"] = command("ternio pack", job.path)
         for name, text in lines.items():
-            say(f"{name:<7} {text}")
+            say_fact(name, text) if name != "next" else say(f"{name:<{FACT_COLUMNS}}{text}")
         if sample is not None:
             say(f"sample\n{sample}")
     if fit.interrupted:

@@ -56,10 +56,22 @@ class Score:
         return self.right < self.count and not self.loss <= bound
 
 
-def score(machine: Classifier, windows: np.ndarray, classes: np.ndarray) -> Score:
-    """Has up to SCORED of the windows [n, length, channels] classified, evenly spread."""
-    picked = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), SCORED)).round())
-    answers = [(machine.infer(windows[i]), int(classes[i])) for i in picked.astype(int)]
+def score(
+    machine: Classifier,
+    windows: np.ndarray,
+    classes: np.ndarray,
+    most: int = SCORED,
+    progress: Callable[[int, int], None] | None = None,
+) -> Score:
+    """Has up to `most` of the windows [n, length, channels] classified, evenly spread; `progress`
+    is told (windows done, all of them).
+    """
+    picked = np.unique(np.linspace(0, len(windows) - 1, min(len(windows), most)).round())
+    answers = []
+    for i in picked.astype(int):
+        answers.append((machine.infer(windows[i]), int(classes[i])))
+        if progress:
+            progress(len(answers), len(picked))
     right = sum(answer.index == true for answer, true in answers)
     losses = [-math.log(max(answer.probability_of(true), _LEAST_P)) for answer, true in answers]
     return Score(right, len(answers), sum(losses) / len(losses))
