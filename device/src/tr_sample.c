@@ -5,12 +5,14 @@
 
 enum { ONE = 1 << 21 }; /* weight of the largest logit; 1024 of them stay below 2^32 */
 
+#define BITS_OF_1 0x3F800000u /* floats from 0 to 1 have no more, all others and NaN have */
+
 /* weights[k] = e^((logits[k] - top) / temperature), 0 where it is not a number */
 TR_SMALL static void weigh(const float *logits, uint32_t outputs, float top, float temperature,
                            uint32_t *weights) {
     for (uint32_t k = 0; k < outputs; ++k) {
         float p = tr_exp((logits[k] - top) / temperature);
-        weights[k] = p >= 0.0f && p <= 1.0f ? (uint32_t)(p * (float)ONE) : 0;
+        weights[k] = tr_bits(p) <= BITS_OF_1 ? (uint32_t)(p * (float)ONE) : 0;
     }
 }
 
@@ -59,7 +61,7 @@ TR_SMALL uint32_t tr_sample(tr_sampler *sampler, const float *logits, uint32_t o
     if (sampler->top_k > 0 && sampler->top_k < outputs)
         keep(weights, outputs, sampler->top_k, UINT32_MAX);
     at_least(weights, outputs, 1, &total);
-    if (sampler->top_p > 0.0f && sampler->top_p < 1.0f) {
+    if (tr_bits(sampler->top_p) - 1 < BITS_OF_1 - 1) { /* between 0 and 1 */
         uint32_t sum = (uint32_t)(sampler->top_p * (float)total);
         keep(weights, outputs, outputs, sum ? sum : 1);
         at_least(weights, outputs, 1, &total);
