@@ -28,10 +28,13 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> int:
         with partial.open("wb") as file:
             write(file)
         os.replace(partial, path)
-    except OSError as error:
+    except BaseException as error:  # also a Ctrl-C: no half a file is left lying
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise ModelError(f"{path}: cannot be written ({error.strerror or error})") from error
+        if isinstance(error, OSError):
+            text = f"{path}: cannot be written ({error.strerror or error})"
+            raise ModelError(text) from error
+        raise
     return path.stat().st_size
 
 

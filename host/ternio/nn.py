@@ -108,17 +108,15 @@ class Module:
 
     training = True
 
-    def forward(self, *args: object) -> Tensor:
+    def forward(self, *args: object, **named: object) -> Tensor:
         """What the module computes; each module defines its own."""
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
-    def __call__(self, *args: object) -> Tensor:
-        return self.forward(*args)
+    def __call__(self, *args: object, **named: object) -> Tensor:
+        return self.forward(*args, **named)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """Modules directly below, as (name, module); those in a list or dictionary as
-        `name.index`.
-        """
+        """Modules directly below, as (name, module); `name.index` for those in a list."""
         for name, value in vars(self).items():
             yield from _inside(name, value, Module)
 
@@ -257,7 +255,6 @@ class Conv1d(Module):
         kernel_size: samples.
         stride: samples between two results.
         padding: zeros on both sides, or (left, right).
-        bias: whether there is one.
     """
 
     def __init__(
@@ -269,8 +266,9 @@ class Conv1d(Module):
         padding: int | tuple[int, int] = 0,
         bias: bool = True,
     ) -> None:
+        self.weight = Parameter(out_channels, kernel_size, in_channels)
         bound = 1 / math.sqrt(in_channels * kernel_size)
-        self.weight = Parameter(out_channels, kernel_size, in_channels).uniform_(-bound, bound)
+        self.weight.uniform_(-bound, bound)
         self.bias = Parameter(out_channels).uniform_(-bound, bound) if bias else None
         self.stride, self.padding = stride, padding
 
@@ -322,10 +320,8 @@ class Attention(Module):
 
     Args:
         width: of input and output, heads * head_dim.
-        heads: query heads.
-        kv_heads: key/value heads, a divisor of `heads`; by default as many.
-        causal: position t sees positions 0..t only.
-        ternary: BitLinear instead of Linear.
+        heads, kv_heads: query heads and key/value heads, a divisor of these; by default as many.
+        causal: position t sees positions 0..t only; ternary: BitLinear instead of Linear.
         rope_base: base of the rotary angles.
         qk_norm: RMSNorm of queries and keys, each over its whole row, before they are turned
             (arXiv 2501.00656); bears higher learning rates.
@@ -343,9 +339,11 @@ class Attention(Module):
         qk_norm: bool = False,
         norm_eps: float = 1e-5,
     ) -> None:
-        if heads < 1 or width % heads:
-            raise ModelError(f"attention of width {width} cannot have {heads} heads")
-        self.heads, self.kv_heads = heads, kv_heads or heads
+        kv_heads = heads if kv_heads is None else kv_heads
+        if min(heads, kv_heads) < 1 or width % heads or heads % kv_heads:
+            what = f"{heads} heads and {kv_heads} kv_heads"
+            raise ModelError(f"attention of width {width} cannot have {what}")
+        self.heads, self.kv_heads = heads, kv_heads
         self.causal, self.rope_base, self.head_dim = causal, rope_base, width // heads
         shared = self.kv_heads * self.head_dim
         self.q = _linear(ternary, width, width)

@@ -73,6 +73,7 @@ def test_usage_errors_are_one_line_and_two(arguments):
         (["infer", "motion", "--board", "microbit"], "no microbit board answers"),
         (["adapt", "motion", "--lr", "-1"], "--lr -1"),
         (["adapter", "push", "none.tadp"], "cannot read the adapter none.tadp"),
+        (["adapter", "push", __file__], "test_cli.py: not a ternio adapter"),
         (["adapter", "merge", "a", "b", "-o", "c"], "cannot read the blob a"),
         (["boards", "stop", "none"], "no virtual board none runs"),
         (["demo", "poetry"], "no demonstration 'poetry'"),

@@ -322,3 +322,18 @@ def test_initial_weights_have_the_spread_of_their_papers():
         assert values.std() == pytest.approx(bound / np.sqrt(3), rel=0.02)
     with pytest.raises(ModelError):
         nn.Parameter(3).kaiming_()
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(3, None), (4, 3), (4, 0), (0, None), (2, 4)])
+def test_heads_that_do_not_divide_are_refused_at_once(heads, kv_heads):
+    with pytest.raises(ModelError, match=rf"width 8 cannot have {heads} heads and"):
+        nn.Attention(8, heads, kv_heads)
+
+
+def test_layers_take_arguments_by_name_and_no_empty_shapes():
+    x = Tensor(np.ones((2, 3), np.float32))
+    layer = nn.Linear(3, 2)
+    np.testing.assert_array_equal(layer(x=x).numpy(), layer(x).numpy())
+    for build in (lambda: nn.Conv1d(0, 2, 3), lambda: nn.Linear(0, 2), lambda: nn.Linear(3, 2.0)):
+        with pytest.raises(ModelError, match="expected dimensions above 0"):
+            build()

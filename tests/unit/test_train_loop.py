@@ -13,7 +13,7 @@ from ternio.checkpoint import load_checkpoint, save_checkpoint
 from ternio.errors import DataError, ModelError
 from ternio.models import Classifier, ClassifierConfig
 from ternio.tensor import Tensor
-from ternio.train import TextConfig, TrainConfig, train_classifier, train_language_model
+from ternio.train import TextConfig, TrainConfig, progress, train_classifier, train_language_model
 from ternio.train.batches import Batches, TextWindows
 from ternio.train.classify import HELD_OUT, hold_out, mean_loss
 from ternio.train.loop import MOST_SKIPPED, Loop, LoopConfig
@@ -314,3 +314,25 @@ def test_states_that_do_not_fit():
 def test_the_mean_of_a_curve_leaves_gaps_out():
     np.testing.assert_allclose(running_mean([1.0, 3.0, np.nan, 5.0], 2), [1, 2, 3, 5])
     assert np.isnan(running_mean([np.nan, 1.0])[0])
+
+
+def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch, capsys):
+    seconds = iter([0.0, 0.0, 2.0, 4.0, 11.0, 12.0, 30.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    with progress.progress_bar("training") as update:
+        for done in (1, 2, 22, 23, 60):
+            update(done, 100, 0.5)
+    assert capsys.readouterr().err.splitlines() == [
+        "training: 22/100  loss 0.5000  2.0 steps/s  0:00:39 left",
+        "training: 60/100  loss 0.5000  2.0 steps/s  0:00:20 left",
+    ]
+
+
+def test_what_chuck_did_can_be_plotted(tmp_path):
+    trace = [{"lambda": 1 + step / 10, "noise": 0.0} for step in range(5)]
+    progress.plot_trace(tmp_path / "trace.svg", trace)
+    assert "<svg" in (tmp_path / "trace.svg").read_text()
+    with pytest.raises(DataError, match="the trace is empty"):
+        progress.plot_trace(tmp_path / "trace.svg", [])
+    with pytest.raises(DataError, match=r"\.png"):
+        progress.plot_trace(tmp_path / "trace.txt", trace)

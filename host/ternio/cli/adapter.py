@@ -82,7 +82,14 @@ def push(
     as_json: JsonOption = False,
 ) -> None:
     """Sends an adapter file; the board checks, stores and attaches it."""
+    from ternio.blob import AdapterFile
+    from ternio.errors import BlobError
+
     data = read_file(file, "adapter")
+    try:
+        AdapterFile.decode(data)
+    except BlobError as error:
+        raise BlobError(f"{file}: {error}") from None
     with connect(board, port) as client, progress("sending") as tell:
         client.adapter_push(data, tell)
         info = client.info()

@@ -15,9 +15,10 @@ from ternio.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from ternio.checkpoint import Checkpoint
-    from ternio.train import FitResult, LoopConfig
+    from ternio.train import FitResult, LoopConfig, Progress, Trained, TrainedText
 
 _Config = TypeVar("_Config", bound="LoopConfig")
+_Trained = TypeVar("_Trained", "Trained", "TrainedText")
 _MAY_CHANGE = ("steps", "patience")  # when a training goes on
 
 
@@ -94,6 +95,20 @@ class Job:
         if found != f"a checkpoint of --task {kind}":
             raise DataError(f"{self.path} is {found}: name another file with --output")
 
+    def train(self, train: Callable[[Progress | None], _Trained]) -> _Trained:
+        """Runs a training under a bar and saves its checkpoint: once it has begun, Ctrl-C ends it
+        earlier, and loses nothing of it.
+        """
+        from ternio.checkpoint import save_checkpoint
+        from ternio.train import progress_bar
+        from ternio.train.interrupts import hold_interrupts
+
+        with hold_interrupts():
+            with progress_bar("training") as progress:
+                trained = train(progress)
+            save_checkpoint(self.path, trained.checkpoint)
+        return trained
+
     def config(self, kind: type[_Config], before: Checkpoint | None, **more: Any) -> _Config:
         """The settings: those of a training that goes on, or those given."""
         if before is not None:
@@ -104,14 +119,13 @@ class Job:
 def classify(job: Job, test: str | None, options: dict[str, Any], augment: bool) -> None:
     """Trains a classifier."""
     from ternio import data
-    from ternio.train import TrainConfig, progress_bar, train_classifier
+    from ternio.train import TrainConfig, train_classifier
 
     before = job.load("classify")
     off = {} if augment else {"noise": 0.0, "gain": 0.0, "shift": 0.0}
     config = job.config(TrainConfig, before, **off)
     sets = data.load(job.source, test, seed=config.seed, **options)
-    with progress_bar("training") as progress:
-        trained = train_classifier(sets, job.name, config, progress, before, **job.shape)
+    trained = job.train(lambda p: train_classifier(sets, job.name, config, p, before, **job.shape))
     checkpoint, right = trained.checkpoint, trained.evaluation
     inputs, labels = data.InputDescription.from_training(sets.train), checkpoint.labels
     shown = ", ".join(labels[:6]) + (", ..." if len(labels) > 6 else "")
@@ -140,7 +154,7 @@ def classify(job: Job, test: str | None, options: dict[str, Any], augment: bool)
 def language(job: Job, prompt: str | None, sample: int, temperature: float, top_k: int) -> None:
     """Trains a language model and lets it write."""
     from ternio import data
-    from ternio.train import TextConfig, generate, progress_bar, train_language_model
+    from ternio.train import TextConfig, generate, train_language_model
 
     if prompt == "" or not 0 <= temperature < math.inf or top_k < 0 or sample < 0:
         raise DataError("--prompt is not to be empty; --temperature, --top-k, --sample not below 0")
@@ -153,20 +167,22 @@ def language(job: Job, prompt: str | None, sample: int, temperature: float, top_
     corpus = data.load_corpus(
         job.source, context, before.vocabulary if before and before.vocabulary else kind
     )
-    with progress_bar("training") as progress:
-        trained = train_language_model(corpus, job.name, config, progress, before, **job.shape)
+    trained = job.train(
+        lambda p: train_language_model(corpus, job.name, config, p, before, **job.shape)
+    )
     count, unit = len(corpus.vocabulary), corpus.vocabulary.kind.removesuffix("s")
     about = (
         f"{corpus.name}: {len(corpus.train)} + {len(corpus.validation)} {unit}s, "
         f"vocabulary of {count}"
     )
+    known = math.isfinite(trained.loss)
     facts: dict[str, Any] = {
         "data": corpus.name,
         "train_tokens": len(corpus.train),
         "validation_tokens": len(corpus.validation),
         "vocabulary": count,
         "context": context,
-        "validation_loss": trained.loss,
+        "validation_loss": trained.loss if known else None,
         "validation": trained.fit.validation,
     }
     valid_line = f"loss {trained.loss:.3f} nats per {unit}, {trained.loss / math.log(2):.2f} bits"
@@ -184,7 +200,7 @@ def language(job: Job, prompt: str | None, sample: int, temperature: float, top_
         trained.notes,
         facts,
         {"data": about},
-        {"valid": valid_line},
+        {"valid": valid_line} if known else {},
         write if sample else None,
     )
 
@@ -199,7 +215,7 @@ def _finish(
     after: dict[str, str],
     write: Callable[[], str] | None = None,
 ) -> None:
-    """Saves the checkpoint, draws the curve, prints the report.
+    """Draws the curve, prints the report.
 
     Args:
         job: what was asked for.
@@ -208,10 +224,8 @@ def _finish(
         before, after: lines of the task, above and below those about model and training.
         write: gives a sample of text.
     """
-    from ternio.checkpoint import save_checkpoint
     from ternio.train import plot_curve
 
-    size = save_checkpoint(job.path, checkpoint)
     if job.plot is not None:
         plot_curve(job.plot, fit, checkpoint.name)
     parameters, ternary = checkpoint.model.count()
@@ -229,7 +243,7 @@ def _finish(
             "stopped_early": fit.stopped,
             "interrupted": fit.interrupted,
             "checkpoint": str(job.path),
-            "bytes": size,
+            "bytes": job.path.stat().st_size,
             "notes": notes,
         }
         emit(facts | ({} if sample is None else {"sample": sample}))
@@ -241,7 +255,7 @@ def _finish(
         if known:
             lines["train"] = _described(fit, known)
         lines |= after
-        lines["wrote"] = f"{job.path} ({size / 1000:.0f} KB)"
+        lines["wrote"] = f"{job.path} ({job.path.stat().st_size / 1000:.0f} KB)"
         if job.plot is not None:
             lines["plot"] = str(job.plot)
         if fit.interrupted:

@@ -24,7 +24,7 @@ from .language import (
     validation_loss,
 )
 from .loop import FitResult, Loop, LoopConfig, Progress
-from .progress import plot_curve, progress_bar
+from .progress import plot_curve, plot_trace, progress_bar
 
 __all__ = [
     "Evaluation",
@@ -43,6 +43,7 @@ __all__ = [
     "generate",
     "network_input",
     "plot_curve",
+    "plot_trace",
     "progress_bar",
     "train_classifier",
     "train_language_model",

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -179,7 +180,8 @@ class TrainedText:
     Attributes:
         checkpoint: the model with its vocabulary, ready to be saved or compiled.
         fit: losses and time.
-        loss: nats per token on the validation part.
+        loss: nats per token on the validation part; after an interrupt that of the last validation,
+            NaN where there was none.
         notes: lines for a person about decisions on the text.
     """
 
@@ -217,8 +219,14 @@ def train_language_model(
     else:
         model = resume.language_model
     result = fit_text(model, corpus, config, progress, resume.state if resume else None)
-    loss = validation_loss(model, corpus.validation, config.batch)
-    report = {"data": corpus.name, "loss": round(loss, 6), "seed": config.seed}
+    if result.interrupted:  # who pressed Ctrl-C does not wait for another pass
+        at = result.best_step or max((step for step, _ in result.validation), default=0)
+        loss = dict(result.validation).get(at, math.nan)
+    else:
+        loss = validation_loss(model, corpus.validation, config.batch)
+    report: dict[str, Any] = {"data": corpus.name, "seed": config.seed}
+    if math.isfinite(loss):
+        report["loss"] = round(loss, 6)
     checkpoint = Checkpoint(
         model,
         name=name,

@@ -4,12 +4,9 @@ a state that goes on to the bit where an interrupt left it.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -20,6 +17,7 @@ from ..errors import ModelError
 from ..models import Transformer
 from ..tensor import Tensor
 from ..train_state import TrainState
+from .interrupts import Interrupts, hold_interrupts
 
 Progress = Callable[[int, int, float], None]
 """Called after each step with the steps done, their total and the loss."""
@@ -170,39 +168,51 @@ class Loop:
         self.best_loss = math.inf
         if state is not None:
             self._restore(state)
+        self.last = self._snapshot()
+        self.interrupts = Interrupts(math.inf)
 
     def run(self) -> FitResult:
         """Trains to the end, to Ctrl-C, or until the patience has run out."""
         result, start = self.result, time.monotonic()
-        self.model.train()
-        last = self._snapshot()
-        try:
-            with interrupts_wait() as interrupted:
-                while len(result.loss) < self.config.steps and not self._out_of_patience():
-                    self._step()
-                    last = self._snapshot()
-                    if self.progress is not None:
-                        self.progress(len(result.loss), self.config.steps, result.loss[-1])
-                    if interrupted():
-                        raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            result.interrupted = True
-            self.model.context.reset()
-            self.optimizer.zero_grad()
-        finally:
-            self.model.eval()
-        result.seconds = time.monotonic() - start
-        result.stopped = len(result.loss) < self.config.steps and not result.interrupted
-        result.state = self._state(last)
-        if self.best is not None:
-            self.model.load_state_dict(self.best)
+        with hold_interrupts():  # what was reached is not lost on the way out
+            self.model.train()
+            try:
+                with hold_interrupts() as self.interrupts:
+                    self._steps()
+            except KeyboardInterrupt:
+                result.interrupted = len(result.loss) < self.config.steps or self._due()
+                self.model.context.reset()
+                self.optimizer.zero_grad()
+            finally:
+                self.model.eval()
+            result.seconds = time.monotonic() - start
+            result.stopped = len(result.loss) < self.config.steps and not result.interrupted
+            result.state = self._state()
+            if self.best is not None:
+                self.model.load_state_dict(self.best)
         return result
+
+    def _steps(self) -> None:
+        """All steps that are left. Ctrl-C ends a validation at once, a step when it is done; a
+        second one also ends the passes of a step. An update is always made whole.
+        """
+        while True:
+            self._validate()
+            if len(self.result.loss) >= self.config.steps or self._out_of_patience():
+                return
+            self._step()
+            if self.progress is not None:
+                self.progress(len(self.result.loss), self.config.steps, self.result.loss[-1])
+            if self.interrupts.count:
+                raise KeyboardInterrupt
 
     # ---- One step -------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        """One update, or none where loss or gradient is not finite; then perhaps a validation."""
-        value, result = self._accumulate(), self.result
+        """One update, or none where loss or gradient is not finite."""
+        result = self.result
+        with self.interrupts.tolerating(1):
+            value = self._accumulate()
         finite = self.guard.update(self.optimizer, value, self.config.clip)
         if not finite:
             self.model.context.reset()
@@ -212,11 +222,7 @@ class Loop:
         if self.guard.in_a_row > MOST_SKIPPED:
             what = "gradient became infinite" if math.isfinite(value) else f"loss became {value}"
             raise ModelError(f"the {what} at step {len(result.loss)}; try a lower --lr")
-        steps = len(result.loss)
-        if self.validate and (
-            steps % self.config.evaluate_every == 0 or steps == self.config.steps
-        ):
-            self._validate(steps)
+        self.last = self._snapshot()
 
     def _accumulate(self) -> float:
         """Gradients of one update; the mean loss, or the first that is not finite."""
@@ -231,15 +237,25 @@ class Loop:
             (loss if factor == 1.0 else loss * factor).backward()
         return total
 
-    def _validate(self, steps: int) -> None:
-        assert self.validate is not None
+    def _due(self) -> bool:
+        """Whether the steps so far call for a validation that has not been made."""
+        steps = len(self.result.loss)
+        due = steps > 0 and (steps % self.config.evaluate_every == 0 or steps == self.config.steps)
+        return self.validate is not None and due and steps not in dict(self.result.validation)
+
+    def _validate(self) -> None:
+        """Where it is due."""
+        result, steps = self.result, len(self.result.loss)
+        if self.validate is None or not self._due():
+            return
         self.model.eval()
-        loss = self.validate()
+        with self.interrupts.tolerating(0):
+            loss = self.validate()
         self.model.train()
-        self.result.validation.append((steps, loss))
+        result.validation.append((steps, loss))
         if self.config.patience and loss < self.best_loss:
             self.best_loss, self.best = loss, self.model.state_dict()
-            self.result.best_step = steps
+            result.best_step = steps
 
     def _out_of_patience(self) -> bool:
         later = [s for s, _ in self.result.validation if s > self.result.best_step]
@@ -255,8 +271,8 @@ class Loop:
             "order": {name: value.copy() for name, value in self.order.items()},
         }
 
-    def _state(self, last: dict[str, Any]) -> TrainState:
-        result = self.result
+    def _state(self) -> TrainState:
+        result, last = self.result, self.last
         return TrainState(
             optimizer=self.optimizer.state_dict(),
             generator=last["generator"],
@@ -272,7 +288,13 @@ class Loop:
 
     def _restore(self, state: TrainState) -> None:
         """Goes back to where `state` was taken."""
-        if len(state.loss) >= self.config.steps:
+        self.result = FitResult(
+            loss=list(state.loss),
+            validation=list(state.validation),
+            skipped=state.skipped,
+            best_step=state.best_step,
+        )
+        if len(state.loss) >= self.config.steps and not self._due():
             raise ModelError(
                 f"{len(state.loss)} of {self.config.steps} steps are done; "
                 "a higher --steps trains on"
@@ -295,29 +317,3 @@ class Loop:
             raise ModelError(f"the training state's generator is garbled ({error})") from error
         self.model.context.generator_state = state.engine_generator
         self.guard.restore(state.loss_scale, state.skipped)
-        self.result = FitResult(
-            loss=list(state.loss),
-            validation=list(state.validation),
-            skipped=state.skipped,
-            best_step=state.best_step,
-        )
-
-
-@contextlib.contextmanager
-def interrupts_wait() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C inside is noted and asked for by the function given; a second one acts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    asked: list[bool] = []
-
-    def note(number: int, frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(True)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -6,20 +6,25 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import DataError
 from .loop import FitResult, Progress
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Progress | None]:
-    """A bar on standard error with loss, rate and time left; None where that is no terminal."""
+def progress_bar(title: str) -> Iterator[Progress]:
+    """Loss, rate and time left on standard error: a bar on a terminal, else a line now and then."""
     if not sys.stderr.isatty():
-        yield None
+        yield _lines(title)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -43,6 +48,31 @@ def progress_bar(title: str) -> Iterator[Progress | None]:
             bar.update(task, completed=done, total=total, visible=True, loss=loss, rate=rate)
 
         yield update
+
+
+LINE_SECONDS = 10.0  # between two lines of a training whose standard error is no terminal
+
+
+def _lines(title: str) -> Progress:
+    """Prints a line every LINE_SECONDS; nothing for a training that is over before."""
+    begun, printed = time.monotonic(), time.monotonic()
+    before: int | None = None  # steps of an earlier training that this one goes on from
+
+    def update(done: int, total: int, loss: float) -> None:
+        nonlocal printed, before
+        now = time.monotonic()
+        before = done - 1 if before is None else before
+        if now - printed < LINE_SECONDS:
+            return
+        printed, rate = now, (done - before) / (now - begun)
+        left = timedelta(seconds=round((total - done) / rate))
+        print(
+            f"{title}: {done}/{total}  loss {loss:.4f}  {rate:.1f} steps/s  {left} left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    return update
 
 
 PLOTS = (".png", ".svg", ".pdf")
@@ -73,6 +103,35 @@ def plot_curve(path: Path, result: FitResult, title: str) -> None:
         axes.plot(at, losses, "o-", color="tab:orange", markersize=4, label="validation")
     axes.grid(alpha=0.3)
     axes.legend()
+    _save(figure, path)
+
+
+def plot_trace(path: Path, trace: Sequence[dict[str, float]], title: str = "Chuck") -> None:
+    """Draws what Chuck.trace() returned after each step, a panel for each of its values.
+
+    >>> optimizer.observe(loss.item()); optimizer.step(); trace.append(optimizer.trace())
+    """
+    check_plot(path)
+    if not trace:
+        raise DataError(f"--plot {path}: the trace is empty")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = list(trace[0])
+    figure = Figure(figsize=(7, 1.5 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, name in zip(
+        figure.subplots(len(names), sharex=True, squeeze=False)[:, 0], names, strict=True
+    ):
+        axes.plot(np.arange(1, len(trace) + 1), [step[name] for step in trace], color="tab:blue")
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+    axes.set_xlabel("step")
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(path, dpi=120)
     except OSError as error:
