@@ -38,12 +38,15 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> int:
     return path.stat().st_size
 
 
-def require_apart(output: Path, **sources: Path | str) -> None:
-    """Raises ModelError where writing `output` would overwrite one of the files it is made from.
+def require_apart(output: Path, **sources: Path | str | None) -> None:
+    """Raises ModelError where writing `output` would overwrite one of the files it is made from, or
+    another output; None stands for a file that is not in play.
 
     >>> require_apart(Path("new.tern"), checkpoint=Path("old.ckpt"))
     """
     for what, source in sources.items():
+        if source is None:
+            continue
         same = os.path.realpath(output) == os.path.realpath(source)
         with suppress(OSError):  # one of them is not there
             same = same or output.samefile(source)

@@ -17,7 +17,7 @@ import hashlib
 import json
 import math
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from . import functional as F
 from .errors import ModelError
 from .files import write_whole
 from .nn import BitLinear, Linear, Module, Parameter
+from .state_dict import float32
 from .tensor import Tensor
 
 FORMAT = "ternio lora 1"
@@ -110,18 +111,17 @@ def remove(model: Module, keep: bool = False) -> None:
     for path, layer in _layers(model):
         if keep and layer.unmerged is None:
             raise ModelError(f"{path}: its factors would be lost; merge() them first")
-    for path, layer in list(model.named_modules()):
-        if isinstance(layer, LoRALinear):
-            _put(model, path, layer.base)
-    model.requires_grad_(True)
-    frozen = getattr(model, "frozen_before_lora", ())
-    for name, parameter in model.named_parameters():
-        if name in frozen:
-            parameter.requires_grad = False
+    _replace(model, {id(layer): layer.base for _, layer in _layers(model)})
+    for _, module in model.named_modules():
+        frozen = vars(module).pop("frozen_before_lora", None)
+        if frozen is not None:
+            for name, parameter in module.named_parameters(recurse=False):
+                parameter.requires_grad = name not in frozen
 
 
 def merge(model: Module) -> None:
     """Adds the factors to the weights, scale * B A, so that they cost no time; float layers only.
+    Called again it takes up factors that have changed since.
 
     Raises:
         ModelError: a layer is ternary: the sum would not be. Nothing is changed then.
@@ -134,9 +134,8 @@ def merge(model: Module) -> None:
             raise ModelError(f"{path}: its weight is another layer's as well, merging changes both")
     for _, layer in layers:
         if layer.unmerged is None:
-            weight = layer.base.weight.numpy()
-            layer.unmerged = weight.copy()
-            weight += np.float32(layer.scale) * (layer.b.numpy() @ layer.a.numpy())
+            layer.unmerged = layer.base.weight.numpy().copy()
+        _take_up(layer)
 
 
 def unmerge(model: Module) -> None:
@@ -153,18 +152,21 @@ def state_dict(model: Module) -> dict[str, np.ndarray]:
 
 
 def load_state_dict(model: Module, state: dict[str, np.ndarray]) -> None:
-    """Takes over factors; names and shapes must agree exactly with those of add()."""
+    """Takes over factors; names and shapes must agree exactly with those of add(). Layers that are
+    merged are merged anew.
+
+    Raises:
+        ModelError: the state does not fit. Nothing is changed then.
+    """
     own = _factors(model)
     if set(own) != set(state):
         raise ModelError(f"LoRA factors for {len(state)} matrices; the model has {len(own)}")
+    values = {n: float32(n, state[n], p.shape, "fiu") for n, p in own.items()}
     for name, parameter in own.items():
-        if np.shape(state[name]) != parameter.shape:
-            got = list(np.shape(state[name]))
-            raise ModelError(f"{name}: expected shape {list(parameter.shape)}, got {got}")
-        if not np.isfinite(state[name]).all():
-            raise ModelError(f"{name}: expected finite values")
-    for name, parameter in own.items():
-        parameter.numpy()[...] = state[name]
+        parameter.numpy()[...] = values[name]
+    for _, layer in _layers(model):
+        if layer.unmerged is not None:
+            _take_up(layer)
 
 
 def save(path: str | Path, model: Module) -> int:
@@ -274,24 +276,30 @@ def _factors(model: Module) -> dict[str, Parameter]:
 def _attach(model: Module, layers: dict[str, tuple[int, float]]) -> None:
     """Freezes the model and puts side paths of a rank and scale on layers."""
     bases = _linear_layers(model)
+    fixed = {id(held) for owner, _, held in _places(model) if isinstance(owner, tuple)}
     for path in layers:
-        if not path or isinstance(_owner(model, path)[0], tuple):
+        if not path or id(bases[path]) in fixed:
             raise ModelError(
                 f"{path or 'the model itself'}: cannot be replaced by a layer with factors; hold "
                 "it in an attribute, a list or a dictionary of a module"
             )
-    model.frozen_before_lora = tuple(
-        name for name, p in model.named_parameters() if not p.requires_grad
-    )
+    for _, module in model.named_modules():
+        own = module.named_parameters(recurse=False)
+        frozen = tuple(name for name, p in own if not p.requires_grad)
+        vars(module).setdefault("frozen_before_lora", frozen)
     model.requires_grad_(False)
     made: dict[int, LoRALinear] = {}  # a layer of two names gets one side path
     for path, (rank, scale) in layers.items():
         base = bases[path]
         if id(base) not in made:
             made[id(base)] = LoRALinear(base, rank, scale)
-    for path, base in bases.items():
-        if id(base) in made:
-            _put(model, path, made[id(base)])
+    _replace(model, made)
+
+
+def _take_up(layer: LoRALinear) -> None:
+    """Makes a merged layer's weight its own one and its factors."""
+    change = np.float32(layer.scale) * (layer.b.numpy() @ layer.a.numpy())
+    layer.base.weight.numpy()[...] = layer.unmerged + change
 
 
 def _matches(path: str, pattern: str) -> bool:
@@ -299,29 +307,30 @@ def _matches(path: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(last, pattern)
 
 
-def _owner(model: Module, path: str) -> tuple[object, str]:
-    """What holds the module at `path` (a module, list, tuple or dictionary), and its name there."""
-    owner: object = model
-    *parents, name = path.split(".")
-    for part in parents:
-        owner = _get(owner, part)
-    return owner, name
+def _places(model: Module) -> Iterator[tuple[object, object, Module]]:
+    """Where modules are held: (module, list, tuple or dictionary; name, index or key; module)."""
+    for _, module in model.named_modules():
+        open_: list[object] = [module]
+        while open_:
+            owner = open_.pop()
+            for key, held in _entries(owner):
+                if isinstance(held, Module):
+                    yield owner, key, held
+                elif isinstance(held, (list, tuple, dict)):
+                    open_.append(held)
 
 
-def _get(owner: object, name: str) -> object:
+def _entries(owner: object) -> list[tuple[object, object]]:
     if isinstance(owner, (list, tuple)):
-        return owner[int(name)]
-    if isinstance(owner, dict):
-        return next(item for key, item in owner.items() if str(key) == name)
-    return getattr(owner, name)
+        return list(enumerate(owner))
+    return list((owner if isinstance(owner, dict) else vars(owner)).items())
 
 
-def _put(model: Module, path: str, module: Module) -> None:
-    """Replaces the module at `path`."""
-    owner, name = _owner(model, path)
-    if isinstance(owner, list):
-        owner[int(name)] = module
-    elif isinstance(owner, dict):
-        owner[next(key for key in owner if str(key) == name)] = module
-    else:
-        setattr(owner, name, module)
+def _replace(model: Module, new: Mapping[int, Module]) -> None:
+    """Puts new modules, by the id of the old ones, wherever the old ones are held."""
+    for owner, key, held in list(_places(model)):
+        if id(held) in new:
+            if isinstance(owner, Module):
+                setattr(owner, str(key), new[id(held)])
+            else:
+                owner[key] = new[id(held)]

@@ -20,6 +20,7 @@ from . import functional as F
 from ._engine import lib
 from .context import Context, current_context
 from .errors import ModelError
+from .state_dict import matched
 from .tensor import Tensor
 
 __all__ = [
@@ -126,13 +127,17 @@ class Module:
         for name, child in self.named_children():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """All parameters as (path, parameter); one that is shared appears once."""
+    def named_parameters(
+        self, recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """All parameters, or only the module's own, as (path, parameter); one that is shared
+        appears once, or under all of its paths.
+        """
         seen: set[int] = set()
-        for path, module in self.named_modules():
+        for path, module in self.named_modules() if recurse else [("", self)]:
             for attribute, value in vars(module).items():
                 for name, parameter in _inside(attribute, value, Parameter):
-                    if id(parameter) not in seen:
+                    if id(parameter) not in seen or not remove_duplicate:
                         seen.add(id(parameter))
                         yield f"{path}.{name}" if path else name, parameter
 
@@ -173,33 +178,16 @@ class Module:
         return {name: p.numpy().copy() for name, p in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Takes over parameters; names and shapes must agree exactly.
+        """Takes over parameters; names and shapes must agree exactly. A shared parameter may come
+        under any of its names, with the same values under each.
 
         Raises:
             ModelError: naming what is missing, left over, of another shape or not finite. Nothing
                 is changed then.
         """
-        own = dict(self.named_parameters())
-        missing = [name for name in own if name not in state]
-        unknown = [name for name in state if name not in own]
-        if missing or unknown:
-            parts = [
-                f"{what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
-                for what, names in (("missing", missing), ("not in the model", unknown))
-                if names
-            ]
-            raise ModelError(f"state_dict does not fit {type(self).__name__}; {'; '.join(parts)}")
-        values = {name: np.asarray(state[name]) for name in own}
-        for name, parameter in own.items():
-            value = values[name]
-            if value.shape != parameter.shape:
-                got = list(value.shape)
-                raise ModelError(f"{name}: expected shape {list(parameter.shape)}, got {got}")
-            largest = np.finfo(np.float32).max
-            if value.dtype.kind != "f" or not (np.abs(value) <= largest).all():
-                raise ModelError(f"{name}: expected finite floating-point values of float32")
-        for name, parameter in own.items():
-            parameter.numpy()[...] = values[name]
+        named = list(self.named_parameters(remove_duplicate=False))
+        for parameter, value in matched(named, state, type(self).__name__):
+            parameter.numpy()[...] = value
 
 
 class Linear(Module):

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from .schedule import (
     StepSchedule,
     cosine_lr,
 )
+from .state_dict import as_array, float32
 from .tensor import Tensor
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
     "is_matrix",
     "scale_grad_",
 ]
+
+MOST_STEPS = 2**53  # that te_optim_set_steps() takes: the count is used as a double
 
 
 def is_matrix(parameter: Parameter) -> bool:
@@ -102,22 +105,46 @@ class Optimizer:
         steps = np.array(lib.te_optim_steps(self.pointer))
         return {**state, "steps": steps, "lr": np.array(self.lr)}
 
-    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Continues from a state_dict of an optimiser of the same kind over the same parameters."""
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continues from a state_dict of an optimiser of the same kind over the same parameters.
+
+        Raises:
+            ModelError: the state does not fit, or is none that an optimiser can be in. Nothing is
+                changed then.
+        """
+        self._continue(*self._checked(state))
+
+    def _checked(self, state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int, float]:
+        """Moments by name, steps and rate of a state."""
         views = self._moments()
         if set(state) != {*views, "steps", "lr"}:
             raise ModelError("optimiser state belongs to another optimiser or another model")
+        moments = {}
         for name, view in views.items():
-            if state[name].shape != view.shape:
-                raise ModelError(f"optimiser state {name}: expected shape {list(view.shape)}")
-            if not np.isfinite(state[name]).all():
-                raise ModelError(f"optimiser state {name}: expected finite values")
-        if int(state["steps"]) < 0:
-            raise ModelError(f"optimiser state: {int(state['steps'])} steps")
-        for name, view in views.items():
-            view[...] = state[name]
-        lib.te_optim_set_steps(self.pointer, int(state["steps"]))
-        self.lr = float(state["lr"])
+            what = f"optimiser state {name}"
+            moments[name] = float32(what, state[name], view.shape, "fiu")
+            if name.startswith("1.") and (moments[name] < 0).any():
+                raise ModelError(f"{what}: expected a second moment, of values not below 0")
+        steps, rate = _number("steps", state["steps"]), _number("lr", state["lr"])
+        if steps != int(steps) or not 0 <= steps <= MOST_STEPS:
+            raise ModelError(
+                f"optimiser state: {steps} steps; expected a whole number from 0 to 2^53"
+            )
+        return moments, int(steps), rate
+
+    def _continue(self, moments: dict[str, np.ndarray], steps: int, rate: float) -> None:
+        for name, view in self._moments().items():
+            view[...] = moments[name]
+        lib.te_optim_set_steps(self.pointer, steps)
+        self.lr = float(rate)
+
+
+def _number(name: str, value: object) -> float | int:
+    """A finite number of an optimiser's state."""
+    array = as_array(f"optimiser state {name}", value)
+    if array.shape != () or array.dtype.kind not in "fiu" or not np.isfinite(array):
+        raise ModelError(f"optimiser state {name}: expected a finite number, got {value}")
+    return array.item()
 
 
 class AdamW(Optimizer):
@@ -238,16 +265,17 @@ class Chuck(Optimizer):
         lib.te_chuck_save(self.pointer, ffi.from_buffer("uint64_t[]", words))
         return {**super().state_dict(), "levels": words}
 
-    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Continues from a state_dict of a Chuck over the same parameters."""
         state = dict(state)
-        words = np.array(state.pop("levels", ()), dtype=np.uint64)
-        if len(words) != lib.te_chuck_words(self.pointer):
+        words = np.asarray(state.pop("levels", ()))
+        if words.shape != (lib.te_chuck_words(self.pointer),) or words.dtype != np.uint64:
             raise ModelError("optimiser state belongs to another optimiser or another model")
-        super().load_state_dict(state)
-        buffer = ffi.from_buffer("uint64_t[]", words)
+        checked = self._checked(state)
+        buffer = ffi.from_buffer("uint64_t[]", np.ascontiguousarray(words))
         ok = lib.te_chuck_load(self.pointer, buffer, len(words)) == lib.TE_OK
         self.context.check(ok)
+        self._continue(*checked)
 
 
 OPTIMIZERS: dict[str, type[AdamW | Adam | Chuck]] = {"adamw": AdamW, "adam": Adam, "chuck": Chuck}

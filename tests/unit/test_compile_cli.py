@@ -22,6 +22,7 @@ from ternio.cli import app
 from ternio.compile import Options, account, pack_checkpoint, require_fit
 from ternio.compile.fit import blob_parts
 from ternio.errors import FitError
+from ternio.paths import share_dir
 from test_compile_trace import CONFIGS, checkpoint_of
 
 
@@ -86,6 +87,18 @@ def test_motion_fits_the_smallest_board(checkpoint: Path) -> None:
     assert facts["adapt_arena"] == 0
     assert facts["key_bytes"] == 8000
     assert facts["agreement"] is None  # made without data
+
+
+def test_pack_writes_over_no_file_of_its_own(checkpoint: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "own.json"
+    manifest.write_bytes((share_dir("boards") / "microbit.json").read_bytes())
+    for options, expected in (
+        (["-o", manifest], "own.json: is the manifest itself"),
+        (["--c-array", manifest], "own.json: is the manifest itself"),
+        (["-o", tmp_path / "x.h", "--c-array", tmp_path / "x.h"], "x.h: is the blob itself"),
+    ):
+        result = run("pack", checkpoint, "--board", manifest, *options)
+        assert result.exit_code == 1 and expected in result.output
 
 
 def test_the_c_array_is_the_blob(checkpoint: Path, tmp_path: Path) -> None:

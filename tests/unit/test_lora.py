@@ -90,6 +90,35 @@ def test_merged_float_layers_answer_the_same_and_come_back_to_the_bit():
     np.testing.assert_array_equal(model.predict(X), base)
 
 
+def test_factors_that_come_while_merged_are_taken_up():
+    """The model answers with them at once, and is the base again without them."""
+    model = build(ternary=False)
+    base = model.predict(X)
+    lora.add(model, rank=2)
+    fill(model, 1)
+    lora.merge(model)
+    old = model.predict(X)
+    fill(model, 2)
+    merged = model.predict(X)
+    assert np.abs(merged - old).max() > 0.1
+    lora.unmerge(model)
+    np.testing.assert_allclose(merged, model.predict(X), rtol=1e-4, atol=1e-5)
+    lora.merge(model)
+    for layer in (model.head, model.blocks[0].attention.q):
+        layer.b.numpy()[...] = 0.25
+    lora.merge(model)  # factors that were edited
+    edited = model.predict(X)
+    with pytest.raises(ModelError, match=r"head\.b: expected finite"):
+        state = lora.state_dict(model)
+        lora.load_state_dict(model, state | {"head.b": np.full(state["head.b"].shape, 1e300)})
+    np.testing.assert_array_equal(model.predict(X), edited)
+    lora.unmerge(model)
+    np.testing.assert_allclose(edited, model.predict(X), rtol=1e-4, atol=1e-5)
+    assert np.abs(edited - merged).max() > 0.1
+    lora.remove(model)
+    np.testing.assert_array_equal(model.predict(X), base)
+
+
 def test_merged_for_good():
     model = build(ternary=False)
     lora.add(model, rank=2)
@@ -194,6 +223,56 @@ def test_layers_in_lists_and_dictionaries():
         assert factor.any() == name.endswith(".a")
     lora.remove(model)
     np.testing.assert_array_equal(model(x).numpy(), before)
+
+
+def test_names_with_dots(tmp_path):
+    """Of keys of dictionaries, where they are like the path of another layer too."""
+    model = nn.Sequential(nn.Linear(4, 4))
+    model.named = {"x.y": nn.BitLinear(4, 4), "x": {"z": nn.Linear(4, 4)}, 3: [nn.Linear(4, 4)]}
+    layers = [model.named["x.y"], model.named["x"]["z"], model.named[3][0]]
+    paths = ["named.x.y", "named.x.z", "named.3.0"]
+    assert lora.add(model, "named.*") == paths
+    assert isinstance(model.named["x.y"], lora.LoRALinear)
+    lora.save(tmp_path / "m.lora", model)
+    lora.remove(model)
+    assert lora.load(tmp_path / "m.lora", model) == paths
+    lora.remove(model)
+    assert [model.named["x.y"], model.named["x"]["z"], model.named[3][0]] == layers
+
+
+def test_a_layer_that_is_in_a_tuple_as_well():
+    """It cannot be replaced there."""
+    model = nn.Sequential(nn.Linear(4, 4))
+    model.all = (model.layers[0],)
+    with pytest.raises(ModelError, match=r"layers\.0: cannot be replaced"):
+        lora.add(model, "layers.*")
+    assert not lora.has_factors(model) and all(p.requires_grad for p in model.parameters())
+
+
+def test_what_was_frozen_stays_frozen():
+    """Whether factors are put on a part and taken from the whole, or the reverse."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+    whole, part = model, model.layers[1]
+    for layer in (model.layers[0], part.layers[0]):
+        layer.weight.requires_grad = False
+
+    def trained():
+        return [name for name, p in model.named_parameters() if p.requires_grad]
+
+    before = trained()
+    for added, removed in ((part, whole), (whole, whole), (part, part)):
+        lora.add(added, "*")
+        assert trained() != before
+        lora.remove(removed)
+        assert trained() == before
+    lora.add(model, "layers.1.layers.1")
+    lora.remove(part)
+    assert trained() == [name for name in before if name.startswith("layers.1")]
+    lora.add(model, "*")
+    lora.remove(model)
+    assert trained() == before
+    lora.remove(model)  # without factors
+    assert trained() == before
 
 
 @pytest.mark.parametrize(

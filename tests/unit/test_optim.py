@@ -147,6 +147,57 @@ def test_state_resumes_to_the_bit():
         optim.SGD([q], momentum=0.9).load_state_dict(state)
 
 
+def test_a_state_may_be_plain_lists():
+    p = nn.Parameter(2).fill_(1.0)
+    optimizer = optim.AdamW([p])
+    optimizer.load_state_dict({"0.0": [0, 1], "1.0": [0.5, 1], "steps": 3, "lr": 0.25})
+    state = optimizer.state_dict()
+    assert (state["steps"], state["lr"], optimizer.lr) == (3, 0.25, 0.25)
+    np.testing.assert_array_equal([state["0.0"], state["1.0"]], [[0, 1], [0.5, 1]])
+
+
+@pytest.mark.parametrize("kind", [optim.AdamW, optim.Chuck])
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"lr": np.nan}, "lr: expected a finite number"),
+        ({"lr": "0.1"}, "lr: expected a finite number"),
+        ({"lr": [[1], [2, 3]]}, "lr: expected an array of numbers"),
+        ({"steps": 1.5}, "1.5 steps; expected a whole number"),
+        ({"steps": -1}, "-1 steps"),
+        ({"steps": 2**62}, "steps; expected a whole number"),
+        ({"steps": [1]}, "steps: expected a finite number"),
+        ({"1.0": np.full(3, 1e300)}, r"1\.0: expected finite"),
+        ({"0.0": [0, np.inf, 0]}, r"0\.0: expected finite"),
+        ({"0.0": ["a", "b", "c"]}, r"0\.0: expected finite"),
+        ({"0.0": [0, 1]}, r"0\.0: expected shape \[3\]"),
+        ({"1.0": [0, -1e-9, 0]}, r"1\.0: expected a second moment"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_state_that_cannot_be(kind, wrong, expected):
+    p = nn.Parameter(3).fill_(1.0)
+    optimizer = kind([p], lr=0.1)
+    quadratic(p)
+    optimizer.step()
+    before = optimizer.state_dict()
+    moved = {name: value + value for name, value in before.items() if name != "levels"}
+    with pytest.raises(ModelError, match=expected):
+        optimizer.load_state_dict(before | moved | wrong)
+    for name, value in optimizer.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_levels_that_cannot_be_change_nothing():
+    optimizer = optim.Chuck([nn.Parameter(3)], lr=0.1)
+    before = optimizer.state_dict()
+    garbled = np.full(len(before["levels"]), 2**64 - 1, dtype=np.uint64)
+    for levels in (garbled, garbled.astype(float), [-1], "levels"):
+        with pytest.raises(ModelError):
+            optimizer.load_state_dict(before | {"steps": np.array(7), "levels": levels})
+    assert optimizer.state_dict()["steps"] == 0
+
+
 def loss_seen(optimizer: optim.Chuck, losses: list[float]) -> None:
     for loss in losses:
         quadratic(*optimizer.params)

@@ -93,6 +93,43 @@ def test_values_that_are_no_weights(tmp_path, wrong):
         import_safetensors(path, model)
 
 
+class Tied(nn.Module):
+    """A weight of two names, and a layer of two."""
+
+    def __init__(self) -> None:
+        self.emb, self.head = nn.Embedding(5, 4), nn.Linear(4, 5, bias=False)
+        self.head.weight = self.emb.weight
+        self.first = nn.Linear(4, 4)
+        self.again = [self.first]
+
+
+def test_shared_weights_come_under_any_of_their_names(tmp_path):
+    """PyTorch's state_dict has them under all, files of the hubs often under one."""
+    path, given, taken = tmp_path / "m.safetensors", Tied(), Tied()
+    own = given.state_dict()
+    assert sorted(own) == ["emb.weight", "first.bias", "first.weight"]
+    both = {"head.weight": own["emb.weight"].copy(), "again.0.bias": own["first.bias"].copy()}
+    other = both | {name: own[name] for name in ("first.weight", "first.bias")}
+    for state in (own | both, other):
+        for p in taken.parameters():
+            p.fill_(0.0)
+        safetensors.save_file(state, path)
+        import_safetensors(path, taken)
+        for name, value in taken.state_dict().items():
+            np.testing.assert_array_equal(value, own[name])
+    before = taken.state_dict()
+    both["head.weight"][2, 1] += 1
+    safetensors.save_file(own | {"emb.weight": own["emb.weight"] + 2} | both, path)
+    with pytest.raises(
+        ModelError, match=r"emb\.weight and head\.weight are one parameter here; their values"
+    ):
+        import_safetensors(path, taken)
+    with pytest.raises(ModelError, match=r"missing: first\.bias; not in the model: third"):
+        taken.load_state_dict({"third" if n == "first.bias" else n: v for n, v in own.items()})
+    for name, value in taken.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
 def test_files_that_do_not_fit(tmp_path):
     path, model = tmp_path / "m.safetensors", build()
     export_safetensors(path, model)

@@ -182,6 +182,24 @@ def test_a_plot_of_the_loss(tmp_path):
         assert plot.read_bytes().startswith(start)
 
 
+def test_no_file_is_written_over_another(tmp_path):
+    path = long_csv(tmp_path / "data.csv", [8] * 12, ["a", "b"] * 6)
+    test = long_csv(tmp_path / "test.csv", [8] * 4, ["a", "b"] * 2)
+    shown = test.rename(tmp_path / "test.svg").read_bytes()
+    both, plot = tmp_path / "a.png", tmp_path / "b.png"
+    assert "a.png: is the checkpoint itself" in refused(path, "-o", both, "--plot", both)
+    assert not both.exists()
+    test = tmp_path / "test.svg"
+    for options in (["-o", test], ["-o", both, "--plot", test]):
+        assert "test.svg: is the test itself" in refused(path, "--test", test, *options)
+    data = path.rename(tmp_path / "data.svg")
+    assert "data.svg: is the data itself" in refused(data, "-o", both, "--plot", data)
+    assert test.read_bytes() == shown
+    plot.write_bytes(b"a checkpoint")
+    result = refused(data, "--resume", plot, "-o", both, "--plot", plot)
+    assert "b.png: is the checkpoint itself" in result
+
+
 TEXT = ["--width", "16", "--heads", "2", "--layers", "1", "--ffn", "16", "--context", "16"]
 TEXT += ["--steps", "60", "--batch", "8", "--lr", "0.02", "--warmup", "5"]
 

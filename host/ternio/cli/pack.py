@@ -98,9 +98,10 @@ def pack(
     trained.name = name or trained.name
     if not 0 < abs(scale) <= 1e6:
         raise DataError(f"--scale {scale:g}: expected a number other than 0, at most 1e6")
-    require_apart(path, checkpoint=checkpoint)
+    manifest = board if board and board.endswith(".json") else None
+    require_apart(path, checkpoint=checkpoint, manifest=manifest)
     if array is not None:
-        require_apart(array, checkpoint=checkpoint, blob=path)
+        require_apart(array, checkpoint=checkpoint, manifest=manifest, blob=path)
     names = tuple(t.strip() for t in targets.split(",") if t.strip())
     options = _options(trained, target, adapt, rank, scale, names, float_dtype, kv)
     options = replace(options, integer_rows=not float_rows)

@@ -198,6 +198,7 @@ def train(
             raise DataError(f"--{name} is for --task {other}; the task is {task}")
     job = Job(
         source,
+        test,
         output,
         resume,
         plot,
@@ -219,7 +220,7 @@ def train(
         "test_fraction": test_fraction,
         "rate_hz": rate,
     }
-    classify(job, test, options, augment)
+    classify(job, options, augment)
 
 
 def _is_reference_text(source: str) -> bool:

@@ -28,6 +28,7 @@ class Job:
 
     Attributes:
         source: file or name of the data.
+        test: file of the test data, if it is one of its own.
         output: the checkpoint to write.
         resume: the checkpoint to go on from.
         plot: file for the loss curve.
@@ -37,6 +38,7 @@ class Job:
     """
 
     source: str
+    test: str | None
     output: Path | None
     resume: Path | None
     plot: Path | None
@@ -54,9 +56,12 @@ class Job:
         self.path = self.output or self.resume or Path(f"{stem}.ckpt")
         if not self.path.parent.is_dir():
             raise DataError(f"{self.path}: there is no folder {self.path.parent}")
-        require_apart(self.path, data=self.source)
+        inputs = {"data": self.source, "test": self.test}
+        require_apart(self.path, **inputs)
         if self.plot is not None:
             check_plot(self.plot)
+            require_apart(self.plot, checkpoint=self.path, **inputs)
+            require_apart(self.plot, checkpoint=self.resume)
         self.shape = {k: v for k, v in self.shape.items() if v is not None}
         self.settings = {k: v for k, v in self.settings.items() if v is not None}
         if self.resume is not None:
@@ -116,7 +121,7 @@ class Job:
         return kind(**self.settings, **more)
 
 
-def classify(job: Job, test: str | None, options: dict[str, Any], augment: bool) -> None:
+def classify(job: Job, options: dict[str, Any], augment: bool) -> None:
     """Trains a classifier."""
     from ternio import data
     from ternio.train import TrainConfig, train_classifier
@@ -124,7 +129,7 @@ def classify(job: Job, test: str | None, options: dict[str, Any], augment: bool)
     before = job.load("classify")
     off = {} if augment else {"noise": 0.0, "gain": 0.0, "shift": 0.0}
     config = job.config(TrainConfig, before, **off)
-    sets = data.load(job.source, test, seed=config.seed, **options)
+    sets = data.load(job.source, job.test, seed=config.seed, **options)
     trained = job.train(lambda p: train_classifier(sets, job.name, config, p, before, **job.shape))
     checkpoint, right = trained.checkpoint, trained.evaluation
     inputs, labels = data.InputDescription.from_training(sets.train), checkpoint.labels
