@@ -1,11 +1,12 @@
 """Tensor: a NumPy-friendly handle on a tensor of the C engine.
 
-A handle owns one reference of the engine's count, and so does every NumPy view that is taken of it;
-memory goes when the last of them does, whatever became of the tape.
+A handle owns one reference of the engine's count, and every NumPy view of it holds the handle. The
+memory goes with the context's next call after the last of them, whatever became of the tape.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -21,6 +22,7 @@ __all__ = ["Context", "Tensor", "current_context", "manual_seed", "no_grad"]
 
 # NumPy arrays lent to the engine, until it hands them back.
 _lent: dict[int, tuple[object, np.ndarray]] = {}
+_lendings = itertools.count()
 
 
 @ffi.def_extern(name="te_py_release")
@@ -84,9 +86,7 @@ class Tensor:
                 f"{array.dtype}; copy it with Tensor(array)"
             )
         context = context or current_context()
-        key = id(array)
-        while key in _lent:  # the same array lent twice
-            key += 1
+        key = next(_lendings)
         handle = ffi.new_handle(key)
         _lent[key] = (handle, array)
         data = ffi.cast("void *", array.ctypes.data)
@@ -100,7 +100,7 @@ class Tensor:
 
     def _adopt(self, pointer: object) -> None:
         self.context.check(pointer != ffi.NULL)
-        self.pointer = ffi.gc(pointer, lib.te_release)
+        self.pointer = ffi.gc(pointer, self.context.drop)
 
     # ---- What it is ----
 
@@ -142,7 +142,7 @@ class Tensor:
         is_int = self.dtype == np.int32
         data = lib.te_data_i32(self.pointer) if is_int else lib.te_data(self.pointer)
         strides = None if self.is_contiguous() else tuple(4 * step for step in self.stride())
-        return np.asarray(Memory(data, self.shape, self.dtype.str, self.pointer, strides))
+        return np.asarray(Memory(data, self.shape, self.dtype.str, self, strides))
 
     def item(self) -> float:
         """The value of a tensor of one element."""
@@ -201,7 +201,7 @@ class Tensor:
         data = lib.te_grad(self.pointer)
         if data == ffi.NULL:
             return None
-        view = np.asarray(Memory(data, self.shape, "<f4", self.pointer))
+        view = np.asarray(Memory(data, self.shape, "<f4", self))
         return view if lib.te_is_leaf(self.pointer) else view.copy()
 
     def zero_grad(self) -> None:
