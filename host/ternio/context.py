@@ -60,8 +60,7 @@ class Context:
         pointer = lib.te_ctx_new(_checked(seed))
         if pointer == ffi.NULL:
             raise OutOfMemory("the engine could not allocate a context")
-        self._pointer, self.dropped = adopt_context(pointer)
-        self.drop = self.dropped.tensors.append  # the finaliser of each tensor
+        self._pointer, self.dropped, self.drop = adopt_context(pointer)
         lib.te_set_own_results(self.pointer, 1)
 
     @property

@@ -8,6 +8,7 @@ which is atomic and, being C, cannot swallow a Ctrl-C; the next call of the cont
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import repeat, starmap
@@ -20,12 +21,14 @@ class Dropped:
 
     Attributes:
         tensors, optimizers, contexts: by kind; what appends to them is a finaliser.
+        drop: gives that of the tensors while a tensor or the context holds it, else None.
     """
 
     def __init__(self) -> None:
         self.tensors: deque[object] = deque()
         self.optimizers: deque[object] = deque()
         self.contexts: deque[object] = deque()
+        self.drop: Callable[[], object] = lambda: None
         self._tensors = _freeing(lib.te_release, self.tensors)
         self._optimizers = _freeing(lib.te_optim_free, self.optimizers)
         self._contexts = _freeing(lib.te_ctx_free, self.contexts)
@@ -37,11 +40,15 @@ class Dropped:
         while self.optimizers:
             next(self._optimizers)
 
-    def free_all(self) -> None:
-        """The same, and then the context."""
+    def free_context(self) -> bool:
+        """Frees what has come, for a context that nothing calls any more, and it too when all has;
+        views of its tensors may be there yet.
+        """
+        whole = self.drop() is None
         self.free()
-        while self.contexts:
+        if whole:
             next(self._contexts)
+        return whole
 
 
 def _freeing(function: Callable[[object], None], pointers: deque[object]) -> Iterator[None]:
@@ -56,18 +63,21 @@ _all: list[Dropped] = []
 _sweeping = threading.Lock()
 
 
-def adopt_context(pointer: object) -> tuple[object, Dropped]:
-    """A handle of a new context, and where what belongs to it goes when dropped.
+def adopt_context(pointer: object) -> tuple[object, Dropped, Callable[[object], None]]:
+    """A handle of a new context, where what belongs to it goes when dropped, and the finaliser of
+    its tensors.
 
     Frees the contexts that are gone on this occasion: nothing calls them any more.
     """
     if _sweeping.acquire(blocking=False):
         try:
             for dropped in [d for d in _all if d.contexts]:
-                dropped.free_all()
-                _all.remove(dropped)
+                if dropped.free_context():
+                    _all.remove(dropped)
         finally:
             _sweeping.release()
     dropped = Dropped()
+    drop = dropped.tensors.append
+    dropped.drop = weakref.ref(drop)
     _all.append(dropped)
-    return ffi.gc(pointer, dropped.contexts.append), dropped
+    return ffi.gc(pointer, dropped.contexts.append), dropped, drop

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from ._engine import lib
 from .context import Context, current_context
 from .errors import ModelError
 from .state_dict import matched
+from .structure import describe, inside, walk
 from .tensor import Tensor
 
 __all__ = [
@@ -89,21 +89,6 @@ class Parameter(Tensor):
         return self
 
 
-_Kind = TypeVar("_Kind")
-
-
-def _inside(name: str, value: object, kind: type[_Kind]) -> Iterator[tuple[str, _Kind]]:
-    """A value of a kind, or those in (nested) lists, tuples and dictionaries, with their paths."""
-    if isinstance(value, kind):
-        yield name, value
-    elif isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            yield from _inside(f"{name}.{i}", item, kind)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _inside(f"{name}.{key}", item, kind)
-
-
 class Module:
     """Base of layers and models; what it consists of is found in its attributes and their lists."""
 
@@ -116,16 +101,17 @@ class Module:
     def __call__(self, *args: object, **named: object) -> Tensor:
         return self.forward(*args, **named)
 
+    def __repr__(self) -> str:
+        return describe(self)
+
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Modules directly below, as (name, module); `name.index` for those in a list."""
         for name, value in vars(self).items():
-            yield from _inside(name, value, Module)
+            yield from inside(name, value, Module)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module ("" unless a prefix is given) and all below, as (path, module)."""
-        yield prefix, self
-        for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+        return walk(self, prefix)
 
     def named_parameters(
         self, recurse: bool = True, remove_duplicate: bool = True
@@ -136,7 +122,7 @@ class Module:
         seen: set[int] = set()
         for path, module in self.named_modules() if recurse else [("", self)]:
             for attribute, value in vars(module).items():
-                for name, parameter in _inside(attribute, value, Parameter):
+                for name, parameter in inside(attribute, value, Parameter):
                     if id(parameter) not in seen or not remove_duplicate:
                         seen.add(id(parameter))
                         yield f"{path}.{name}" if path else name, parameter

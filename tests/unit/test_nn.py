@@ -338,3 +338,34 @@ def test_layers_take_arguments_by_name_and_no_empty_shapes():
     for build in (lambda: nn.Conv1d(0, 2, 3), lambda: nn.Linear(0, 2), lambda: nn.Linear(3, 2.0)):
         with pytest.raises(ModelError, match="expected dimensions above 0"):
             build()
+
+
+def test_matrix_products_sums_and_transposes_are_those_of_numpy():
+    a, b = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4), np.ones((4, 5), np.float32) * 0.5
+    x, w = Tensor(a, requires_grad=True), Tensor(b, requires_grad=True)
+    np.testing.assert_array_equal(x @ w, a @ b)
+    np.testing.assert_array_equal(w.T, b.T)
+    total = (x @ w).sum()
+    assert total.item() == (a @ b).sum()
+    total.backward()
+    np.testing.assert_allclose(x.grad, np.full_like(a, 2.5), rtol=1e-6)
+    np.testing.assert_allclose(w.grad, np.repeat(a.sum((0, 1))[:, None], 5, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("divide", [lambda x: 1 / x, lambda x: x / x, lambda x: np.ones(2) / x])
+def test_there_is_no_division_by_a_tensor(divide):
+    with pytest.raises(ModelError, match=r"division by a Tensor: .*log"):
+        divide(Tensor([1.0, 2.0]))
+
+
+def test_modules_show_what_they_are_made_of_and_may_refer_back():
+    model = nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.25))
+    model.layers[0].parent = model
+    assert repr(model).split("\n") == [
+        "Sequential()",
+        "  (layers.0): Linear(weight [2, 4], bias [2])",
+        "    (parent): ...",
+        "  (layers.1): Dropout(p=0.25)",
+    ]
+    assert [name for name, _ in model.named_parameters()] == ["layers.0.weight", "layers.0.bias"]
+    assert not model.eval().layers[1].training

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from ternio import Context, Tensor, tensor
+from ternio import Context, Tensor, dropped, tensor
 
 
 class Box:
@@ -45,7 +45,9 @@ def test_a_tensor_is_freed_by_the_thread_that_uses_its_context(lent):
 
 def test_contexts_of_threads_that_ended_are_freed_by_the_next_one(lent):
     in_a_thread(lambda: Box(Tensor.from_numpy(np.ones(3, np.float32))))
+    in_a_thread(lambda: Box(Tensor([1.0, 2.0]).detach()))
     gc.collect()
+    assert lent() == 2
     Context()
     assert lent() == 0
 
@@ -53,10 +55,14 @@ def test_contexts_of_threads_that_ended_are_freed_by_the_next_one(lent):
 def test_a_view_outlives_tensor_and_thread():
     views = []
     in_a_thread(lambda: views.append(Tensor(np.arange(4.0)).numpy()))
-    gc.collect()
+    gone = dropped._all[-1]
     Context()
     Tensor(np.full(4, 9.0))
     np.testing.assert_array_equal(views[0], np.arange(4.0))
+    assert gone in dropped._all
+    views.clear()
+    Context()
+    assert gone not in dropped._all
 
 
 _TWO_THREADS = """
