@@ -105,7 +105,12 @@ typedef struct {
     int columns; /* columns of c are shared, in units of TE_SHARE_COLUMNS; else its rows */
 } te_product_work;
 
-enum { TE_SHARE_COLUMNS = 32, TE_SHARE_PRODUCTS = 1 << 19 };
+enum {
+    TE_SHARE_COLUMNS = 32,
+    TE_SHARE_PRODUCTS = 1 << 19,
+    TE_SHARE_ROWS = 512,
+    TE_SHARE_WIDE = 128
+};
 
 static void te_product_range(void *argument, int thread, int64_t first, int64_t last) {
     const te_product_work *work = argument;
@@ -128,7 +133,9 @@ static void te_product_range(void *argument, int thread, int64_t first, int64_t 
 
 static void te_product(te_ctx *ctx, const te_gemm *g) {
     if (te_blas_product(ctx, g)) return;
-    te_product_work work = {ctx, g, g->n >= g->m};
+    /* Each part of the rows would pack b again, which few rows do not repay. */
+    te_product_work work = {ctx, g,
+                            g->n >= g->m || (g->m < TE_SHARE_ROWS && g->n >= TE_SHARE_WIDE)};
     const int64_t units = work.columns ? (g->n + TE_SHARE_COLUMNS - 1) / TE_SHARE_COLUMNS : g->m;
     const int64_t cost = g->m * g->n * g->k / (units > 0 ? units : 1);
     te_share(ctx, units, 1 + TE_SHARE_PRODUCTS / (cost + 1), te_product_range, &work);
@@ -142,16 +149,27 @@ static te_float *te_grad_sum_buffer(te_tensor *t) {
     return grad;
 }
 
+typedef struct {
+    const te_kernels *kernels;
+    const te_float *from;
+    te_float *to;
+    int accumulate;
+} te_pass_work;
+
+static void te_pass_range(void *argument, int thread, int64_t i, int64_t end) {
+    const te_pass_work *w = argument;
+    (void)thread;
+    w->kernels->move(1, end - i, w->from + i, 0, w->to + i, 0, w->accumulate);
+}
+
 /* Adds the n values at dy to the gradient of t, where t requires one. */
 static int te_pass_grad(te_ctx *ctx, te_tensor *t, const te_float *dy) {
     int accumulate = 0;
     if (!t->requires_grad) return 1;
     te_float *grad = te_grad_buffer(t, &accumulate);
     if (!grad) return 0;
-    if (accumulate)
-        ctx->kernels->add(t->numel, grad, dy, grad);
-    else
-        memcpy(grad, dy, (size_t)t->numel * sizeof *grad);
+    te_pass_work work = {ctx->kernels, dy, grad, accumulate};
+    te_share(ctx, t->numel, TE_SHARE_FLOATS, te_pass_range, &work);
     return 1;
 }
 

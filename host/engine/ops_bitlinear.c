@@ -6,7 +6,7 @@
 /* ---- Quantisers ---- */
 
 /* |w| is summed up in pieces of this many elements, which threads share. */
-enum { TE_BIT_PIECE = 1 << 14, TE_BIT_PIECES = 64 };
+enum { TE_BIT_PIECE = 1 << 12, TE_BIT_PIECES = 256 };
 
 typedef struct {
     const te_kernels *kernels;

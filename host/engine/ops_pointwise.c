@@ -13,14 +13,30 @@ static int te_check_repeated(te_ctx *ctx, const char *op, te_tensor *a, te_tenso
     return 0;
 }
 
+/* Elements of a sum or product that a thread makes. */
+typedef struct {
+    void (*kernel)(int64_t n, const te_float *a, const te_float *b, te_float *y);
+    const te_float *a, *b;
+    te_float *y;
+} te_pair_work;
+
+static void te_pair_range(void *argument, int thread, int64_t i, int64_t end) {
+    const te_pair_work *w = argument;
+    (void)thread;
+    w->kernel(end - i, w->a + i, w->b + i, w->y + i);
+}
+
 static te_tensor *te_pointwise_pair(te_ctx *ctx, int op, te_tensor *a, te_tensor *b) {
     if (!te_check_repeated(ctx, te_op_name(op), a, b)) return NULL;
     te_tensor *y = te_tensor_like(ctx, a);
     if (!y) return NULL;
-    const te_kernels *k = ctx->kernels;
-    for (int64_t i = 0; i < a->numel; i += b->numel)
-        (op == TE_OP_ADD ? k->add : k->mul)(b->numel, te_values(a) + i, te_values(b),
-                                            te_values(y) + i);
+    te_pair_work work = {.kernel = op == TE_OP_ADD ? ctx->kernels->add : ctx->kernels->mul,
+                         .b = te_values(b)};
+    for (int64_t i = 0; i < a->numel; i += b->numel) {
+        work.a = te_values(a) + i;
+        work.y = te_values(y) + i;
+        te_share(ctx, b->numel, TE_SHARE_FLOATS, te_pair_range, &work);
+    }
     te_node node = {.op = op, .n_in = 2, .in = {a, b}};
     return te_record(ctx, &node, y);
 }

@@ -5,22 +5,51 @@
 
 /* ---- Gradients ---- */
 
-void te_scale_grad(te_optim *optim, double factor) {
-    for (int64_t i = 0; i < te_optim_count(optim); i++) {
-        const te_tensor *param = optim->entries[i].param;
-        if (param->grad_set)
-            optim->ctx->kernels->scale(param->numel, (te_float)factor, param->grad, param->grad);
+/* Parameters that threads share at a time. */
+enum { TE_GRAD_BLOCK = 64 };
+
+typedef struct {
+    te_optim *optim;
+    int64_t at; /* the first of the parameters in hand */
+    int scaled; /* gradients are scaled, else squared and summed up */
+    te_float factor;
+    double squares[TE_GRAD_BLOCK];
+} te_grad_work;
+
+static void te_grad_range(void *argument, int thread, int64_t first, int64_t last) {
+    te_grad_work *w = argument;
+    const te_kernels *kernels = w->optim->ctx->kernels;
+    (void)thread;
+    for (int64_t i = first; i < last; i++) {
+        const te_tensor *param = w->optim->entries[w->at + i].param;
+        w->squares[i] = 0;
+        if (!param->grad_set) continue;
+        if (w->scaled)
+            kernels->scale(param->numel, w->factor, param->grad, param->grad);
+        else
+            w->squares[i] = (double)kernels->sum_squares(param->numel, 0, param->grad);
     }
 }
 
-double te_clip_grad_norm(te_optim *optim, double max_norm) {
+/* Scales all gradients, or gives the sum of their squares, the same on any number of threads. */
+static double te_each_grad(te_optim *optim, int scaled, double factor) {
+    te_grad_work w = {.optim = optim, .scaled = scaled, .factor = (te_float)factor};
+    const int64_t count = te_optim_count(optim);
     double total = 0;
-    for (int64_t i = 0; i < te_optim_count(optim); i++) {
-        const te_tensor *param = optim->entries[i].param;
-        if (param->grad_set)
-            total += (double)optim->ctx->kernels->sum_squares(param->numel, 0, param->grad);
+    for (; w.at < count; w.at += TE_GRAD_BLOCK) {
+        const int64_t block = count - w.at < TE_GRAD_BLOCK ? count - w.at : TE_GRAD_BLOCK;
+        te_share(optim->ctx, block, 4, te_grad_range, &w);
+        for (int64_t i = 0; i < block; i++) total += w.squares[i];
     }
-    const double norm = sqrt(total);
+    return total;
+}
+
+void te_scale_grad(te_optim *optim, double factor) {
+    te_each_grad(optim, 1, factor);
+}
+
+double te_clip_grad_norm(te_optim *optim, double max_norm) {
+    const double norm = sqrt(te_each_grad(optim, 0, 0));
     if (isfinite(norm) && norm > max_norm) te_scale_grad(optim, max_norm / norm);
     return norm;
 }

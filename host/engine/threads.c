@@ -20,12 +20,12 @@ struct te_pool {
     pthread_t threads[TE_MAX_THREADS];
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    atomic_ullong ticket; /* number of the loop << 32 | count of parts << 16 | next part */
+    atomic_ullong ticket; /* number of the loop << 32 | end << 16 | start of the parts to take */
     atomic_int begun;     /* parts that are not done yet */
     atomic_int stop;
     te_range_fn function;
     void *work;
-    int64_t count;
+    int64_t count, parts;
 };
 
 typedef struct {
@@ -33,18 +33,21 @@ typedef struct {
     int thread;
 } te_helper;
 
-/* Does one part of the loop in hand; 0 when there is none left to take. Whoever has a part may read
- * the loop's description, which stays until all parts are done. */
+/* Does one part of the loop in hand; 0 when there is none left to take. The caller begins with the
+ * first, helpers with the last, so that each finds most of what it made in the loop before in its
+ * own cache. Whoever has a part may read the loop's description, which stays until all are done. */
 static int te_take_part(struct te_pool *pool, int thread) {
     unsigned long long ticket = atomic_load(&pool->ticket);
-    int64_t part, parts;
+    int64_t part, end;
     do {
         part = (int64_t)(ticket & 0xffff);
-        parts = (int64_t)(ticket >> 16 & 0xffff);
-        if (part >= parts) return 0;
-    } while (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket + 1));
-    pool->function(pool->work, thread, pool->count * part / parts,
-                   pool->count * (part + 1) / parts);
+        end = (int64_t)(ticket >> 16 & 0xffff);
+        if (part >= end) return 0;
+    } while (!atomic_compare_exchange_weak(&pool->ticket, &ticket,
+                                           thread ? ticket - (1 << 16) : ticket + 1));
+    if (thread) part = end - 1;
+    pool->function(pool->work, thread, pool->count * part / pool->parts,
+                   pool->count * (part + 1) / pool->parts);
     atomic_fetch_sub(&pool->begun, 1);
     return 1;
 }
@@ -121,6 +124,7 @@ static void te_share(te_ctx *ctx, int64_t count, int64_t grain, te_range_fn func
     pool->function = function;
     pool->work = work;
     pool->count = count;
+    pool->parts = parts;
     atomic_store(&pool->begun, (int)parts);
     pthread_mutex_lock(&pool->lock);
     const unsigned long long loop = (atomic_load(&pool->ticket) >> 32) + 1;

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ._engine import ffi, lib
+from .dropped import adopt_context
 from .errors import ModelError, OutOfMemory
 
 if TYPE_CHECKING:
@@ -59,8 +60,15 @@ class Context:
         pointer = lib.te_ctx_new(_checked(seed))
         if pointer == ffi.NULL:
             raise OutOfMemory("the engine could not allocate a context")
-        self.pointer = ffi.gc(pointer, lib.te_ctx_free)
+        self._pointer, self.dropped, self.drop = adopt_context(pointer)
         lib.te_set_own_results(self.pointer, 1)
+
+    @property
+    def pointer(self) -> object:
+        """The engine's own context, for a call of the engine by the thread that uses this one."""
+        if self.dropped.tensors or self.dropped.optimizers:
+            self.dropped.free()
+        return self._pointer
 
     def __enter__(self) -> Context:
         _stack().append(self)

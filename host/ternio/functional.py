@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ._engine import lib
+from ._engine import ffi, lib
 from .errors import ModelError
-from .tensor import Tensor, apply, concatenate
+from .tensor import Tensor, apply
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -136,7 +136,13 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Up to 8 tensors joined along a dimension."""
-    return concatenate(tensors, dim)
+    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
+        raise ModelError("cat: expected at least one tensor, and tensors only")
+    context = tensors[0].context
+    if any(t.context is not context for t in tensors):
+        raise ModelError("tensors of two contexts in one operation; create them in one")
+    parts = ffi.new("te_tensor *[]", [t.pointer for t in tensors])
+    return Tensor.wrap(lib.te_concat(context.pointer, len(tensors), parts, dim), context)
 
 
 def gather(x: Tensor, index: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .errors import ModelError
 
 if TYPE_CHECKING:
@@ -23,10 +25,10 @@ def index(x: Tensor, key: object) -> Tensor:
         ModelError: other kinds of indices.
     """
     keys = list(key) if isinstance(key, tuple) else [key]
-    if keys.count(Ellipsis) > 1:
+    dots = [at for at, part in enumerate(keys) if part is Ellipsis]
+    if len(dots) > 1:
         raise IndexError("an index can have one ... only")
-    if Ellipsis in keys:
-        at = keys.index(Ellipsis)
+    for at in dots:
         keys[at : at + 1] = [slice(None)] * (x.ndim - len(keys) + 1)
     if len(keys) > x.ndim:
         raise IndexError(f"{len(keys)} indices for a tensor of shape {list(x.shape)}")
@@ -49,6 +51,8 @@ def index(x: Tensor, key: object) -> Tensor:
 def _place(part: object, size: int, dim: int, shape: tuple[int, ...]) -> int:
     """An integer index, counted from the end where it is negative."""
     try:
+        if isinstance(part, (bool, np.bool_)):
+            raise TypeError("a mask, not a place")
         place = operator.index(part)
     except TypeError:
         raise ModelError(

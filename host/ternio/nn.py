@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from . import functional as F
 from ._engine import lib
 from .context import Context, current_context
 from .errors import ModelError
+from .structure import describe, inside, walk
 from .tensor import Tensor
 
 __all__ = [
@@ -88,52 +88,36 @@ class Parameter(Tensor):
         return self
 
 
-_Kind = TypeVar("_Kind")
-
-
-def _inside(name: str, value: object, kind: type[_Kind]) -> Iterator[tuple[str, _Kind]]:
-    """A value of a kind, or those in (nested) lists, tuples and dictionaries, with their paths."""
-    if isinstance(value, kind):
-        yield name, value
-    elif isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            yield from _inside(f"{name}.{i}", item, kind)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _inside(f"{name}.{key}", item, kind)
-
-
 class Module:
     """Base of layers and models; what it consists of is found in its attributes and their lists."""
 
     training = True
 
-    def forward(self, *args: object) -> Tensor:
+    def forward(self, *args: object, **named: object) -> Tensor:
         """What the module computes; each module defines its own."""
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
-    def __call__(self, *args: object) -> Tensor:
-        return self.forward(*args)
+    def __call__(self, *args: object, **named: object) -> Tensor:
+        return self.forward(*args, **named)
+
+    def __repr__(self) -> str:
+        return describe(self)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """Modules directly below, as (name, module); those in a list or dictionary as
-        `name.index`.
-        """
+        """Modules directly below, as (name, module); `name.index` for those in a list."""
         for name, value in vars(self).items():
-            yield from _inside(name, value, Module)
+            yield from inside(name, value, Module)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module ("" unless a prefix is given) and all below, as (path, module)."""
-        yield prefix, self
-        for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+        return walk(self, prefix)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """All parameters as (path, parameter); one that is shared appears once."""
         seen: set[int] = set()
         for path, module in self.named_modules():
             for attribute, value in vars(module).items():
-                for name, parameter in _inside(attribute, value, Parameter):
+                for name, parameter in inside(attribute, value, Parameter):
                     if id(parameter) not in seen:
                         seen.add(id(parameter))
                         yield f"{path}.{name}" if path else name, parameter
@@ -257,7 +241,6 @@ class Conv1d(Module):
         kernel_size: samples.
         stride: samples between two results.
         padding: zeros on both sides, or (left, right).
-        bias: whether there is one.
     """
 
     def __init__(
@@ -269,8 +252,9 @@ class Conv1d(Module):
         padding: int | tuple[int, int] = 0,
         bias: bool = True,
     ) -> None:
+        self.weight = Parameter(out_channels, kernel_size, in_channels)
         bound = 1 / math.sqrt(in_channels * kernel_size)
-        self.weight = Parameter(out_channels, kernel_size, in_channels).uniform_(-bound, bound)
+        self.weight.uniform_(-bound, bound)
         self.bias = Parameter(out_channels).uniform_(-bound, bound) if bias else None
         self.stride, self.padding = stride, padding
 
@@ -322,10 +306,8 @@ class Attention(Module):
 
     Args:
         width: of input and output, heads * head_dim.
-        heads: query heads.
-        kv_heads: key/value heads, a divisor of `heads`; by default as many.
-        causal: position t sees positions 0..t only.
-        ternary: BitLinear instead of Linear.
+        heads, kv_heads: query heads and key/value heads, a divisor of these; by default as many.
+        causal: position t sees positions 0..t only; ternary: BitLinear instead of Linear.
         rope_base: base of the rotary angles.
         qk_norm: RMSNorm of queries and keys, each over its whole row, before they are turned
             (arXiv 2501.00656); bears higher learning rates.
@@ -343,9 +325,11 @@ class Attention(Module):
         qk_norm: bool = False,
         norm_eps: float = 1e-5,
     ) -> None:
-        if heads < 1 or width % heads:
-            raise ModelError(f"attention of width {width} cannot have {heads} heads")
-        self.heads, self.kv_heads = heads, kv_heads or heads
+        kv_heads = heads if kv_heads is None else kv_heads
+        if min(heads, kv_heads) < 1 or width % heads or heads % kv_heads:
+            what = f"{heads} heads and {kv_heads} kv_heads"
+            raise ModelError(f"attention of width {width} cannot have {what}")
+        self.heads, self.kv_heads = heads, kv_heads
         self.causal, self.rope_base, self.head_dim = causal, rope_base, width // heads
         shared = self.kv_heads * self.head_dim
         self.q = _linear(ternary, width, width)

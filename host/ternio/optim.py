@@ -69,7 +69,7 @@ class Optimizer:
         self.context = self.params[0].context
         made = pointer(self.context.pointer)
         self.context.check(made != ffi.NULL)
-        self.pointer = ffi.gc(made, lib.te_optim_free)
+        self.pointer = ffi.gc(made, self.context.dropped.optimizers.append)
         for p in self.params:
             self.context.check(lib.te_optim_add(made, p.pointer, int(decays(p))) == lib.TE_OK)
 

@@ -1,11 +1,12 @@
 """Tensor: a NumPy-friendly handle on a tensor of the C engine.
 
 A handle owns one reference of the engine's count, and so does every NumPy view that is taken of it;
-memory goes when the last of them does, whatever became of the tape.
+memory goes with the context's next call after the last of them, whatever became of the tape.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -21,6 +22,7 @@ __all__ = ["Context", "Tensor", "current_context", "manual_seed", "no_grad"]
 
 # NumPy arrays lent to the engine, until it hands them back.
 _lent: dict[int, tuple[object, np.ndarray]] = {}
+_lendings = itertools.count()
 
 
 @ffi.def_extern(name="te_py_release")
@@ -83,10 +85,7 @@ class Tensor:
                 f"from_numpy: expected a writable, aligned float32 or int32 array, got "
                 f"{array.dtype}; copy it with Tensor(array)"
             )
-        context = context or current_context()
-        key = id(array)
-        while key in _lent:  # the same array lent twice
-            key += 1
+        context, key = context or current_context(), next(_lendings)
         handle = ffi.new_handle(key)
         _lent[key] = (handle, array)
         data = ffi.cast("void *", array.ctypes.data)
@@ -100,7 +99,7 @@ class Tensor:
 
     def _adopt(self, pointer: object) -> None:
         self.context.check(pointer != ffi.NULL)
-        self.pointer = ffi.gc(pointer, lib.te_release)
+        self.pointer = ffi.gc(pointer, self.context.drop)
 
     # ---- What it is ----
 
@@ -280,14 +279,19 @@ class Tensor:
     def __truediv__(self, other: float) -> Tensor:
         return self * (1.0 / other)
 
+    def __rtruediv__(self, other: object) -> Tensor:
+        raise ModelError("division by a Tensor: the engine has none; above 0, x * (-y.log()).exp()")
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        return apply(lib.te_linear, self, other.T if isinstance(other, Tensor) else other, None)
+
     def __getitem__(self, key: object) -> Tensor:
         return index(self, key)
 
     def reshape(self, *shape: int | Sequence[int]) -> Tensor:
         """The same values under other dimensions, one of which may be -1.
 
-        A view of the same memory, except for one whose strides cannot express it (a transposed
-        matrix made flat), which is copied.
+        A view; a copy where strides cannot express it (a transposed matrix made flat).
         """
         dims = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else list(shape)
         return apply(lib.te_reshape, self, len(dims), dims)
@@ -344,6 +348,11 @@ class Tensor:
         """Two dimensions exchanged; a view."""
         return apply(lib.te_transpose, self, first, second)
 
+    @property
+    def T(self) -> Tensor:
+        """A matrix transposed; a view."""
+        return self.transpose(0, 1)
+
     def contiguous(self) -> Tensor:
         """Itself where its elements lie in row-major order, else a copy in which they do."""
         return apply(lib.te_contiguous, self)
@@ -351,6 +360,10 @@ class Tensor:
     def mean(self) -> Tensor:
         """The mean of all elements, a scalar."""
         return apply(lib.te_mean_pool, self.reshape(-1, 1)).reshape([])
+
+    def sum(self) -> Tensor:
+        """The sum of all elements, a scalar."""
+        return (self.reshape(1, -1) @ self._constant(np.ones((self.numel(), 1)))).reshape([])
 
 
 def apply(function: object, *args: object) -> Tensor:
@@ -385,14 +398,3 @@ def _misfit(function: object, args: tuple[object, ...], error: Exception) -> str
             return f"{name}: expected a Tensor, got an array; wrap it: Tensor(array)"
     kinds = ", ".join("Tensor" if isinstance(a, Tensor) else repr(a) for a in args)
     return f"{name}({kinds}): {error}"
-
-
-def concatenate(tensors: Sequence[Tensor], dim: int) -> Tensor:
-    """Joins tensors along a dimension; see functional.cat."""
-    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
-        raise ModelError("cat: expected at least one tensor, and tensors only")
-    context = tensors[0].context
-    if any(t.context is not context for t in tensors):
-        raise ModelError("tensors of two contexts in one operation; create them in one")
-    parts = ffi.new("te_tensor *[]", [t.pointer for t in tensors])
-    return Tensor.wrap(lib.te_concat(context.pointer, len(tensors), parts, dim), context)

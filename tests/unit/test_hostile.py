@@ -137,6 +137,14 @@ def test_indices_are_those_of_numpy(key):
 
 
 @pytest.mark.parametrize(
+    "key", [np.array([0, 1]), (np.array([0, 1]), ...), True, np.True_, [0, 1], None, 1.0], ids=str
+)
+def test_other_indices_are_refused(key):
+    with pytest.raises(ModelError, match=r"index: expected an integer, a slice or \.\.\."):
+        of(2, 3)[key]
+
+
+@pytest.mark.parametrize(
     "make",
     [
         lambda: of(0, 3) * 2.0,

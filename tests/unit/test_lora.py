@@ -1,5 +1,7 @@
 """LoRA on the host: side paths that are trained alone, saved, loaded, merged and taken away."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -240,3 +242,38 @@ def test_a_shared_weight_is_not_merged():
     lora.add(model, "layers.0")
     with pytest.raises(ModelError, match="another layer's as well"):
         lora.merge(model)
+
+
+def test_damaged_files_are_refused(tmp_path):
+    model, path = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4)), tmp_path / "x.lora"
+    lora.add(model, "*", rank=np.int64(2))
+    fill(model)
+    lora.save(path, model)
+    whole, rng = path.read_bytes(), np.random.default_rng(3)
+    lora.remove(model)
+    before, refused = model.state_dict(), 0
+    for _ in range(400):
+        data = bytearray(whole)
+        for at in rng.integers(0, len(data), 3):
+            data[at] = rng.integers(256)
+        path.write_bytes(data[: rng.integers(len(data))] if rng.random() < 0.1 else data)
+        try:
+            lora.load(path, model)
+            lora.remove(model)
+        except ModelError:
+            refused += 1
+            assert not lora.has_factors(model)
+    assert refused > 200
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize("layers", [[], "q", 3, {"layers.0": [float("inf"), 1.0]}, {"layers.0": 2}])
+def test_nonsense_about_the_layers_is_refused(tmp_path, layers):
+    model, path = nn.Sequential(nn.Linear(8, 8)), tmp_path / "x.lora"
+    about = {"format": lora.FORMAT, "base": lora.base_digest(model), "layers": layers}
+    data = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    with path.open("wb") as file:
+        np.savez(file, about=data)
+    with pytest.raises(ModelError, match=r"x\.lora: damaged"):
+        lora.load(path, model)

@@ -43,6 +43,7 @@ def test_from_numpy_shares_and_returns_the_array():
 
     assert len(tensor._lent) == 3
     del tensors
+    Tensor(0.0)  # the next call frees
     assert not tensor._lent
 
 
@@ -322,3 +323,49 @@ def test_initial_weights_have_the_spread_of_their_papers():
         assert values.std() == pytest.approx(bound / np.sqrt(3), rel=0.02)
     with pytest.raises(ModelError):
         nn.Parameter(3).kaiming_()
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(3, None), (4, 3), (4, 0), (0, None), (2, 4)])
+def test_heads_that_do_not_divide_are_refused_at_once(heads, kv_heads):
+    with pytest.raises(ModelError, match=rf"width 8 cannot have {heads} heads and"):
+        nn.Attention(8, heads, kv_heads)
+
+
+def test_layers_take_arguments_by_name_and_no_empty_shapes():
+    x = Tensor(np.ones((2, 3), np.float32))
+    layer = nn.Linear(3, 2)
+    np.testing.assert_array_equal(layer(x=x).numpy(), layer(x).numpy())
+    for build in (lambda: nn.Conv1d(0, 2, 3), lambda: nn.Linear(0, 2), lambda: nn.Linear(3, 2.0)):
+        with pytest.raises(ModelError, match="expected dimensions above 0"):
+            build()
+
+
+def test_matrix_products_sums_and_transposes_are_those_of_numpy():
+    a, b = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4), np.ones((4, 5), np.float32) * 0.5
+    x, w = Tensor(a, requires_grad=True), Tensor(b, requires_grad=True)
+    np.testing.assert_array_equal(x @ w, a @ b)
+    np.testing.assert_array_equal(w.T, b.T)
+    total = (x @ w).sum()
+    assert total.item() == (a @ b).sum()
+    total.backward()
+    np.testing.assert_allclose(x.grad, np.full_like(a, 2.5), rtol=1e-6)
+    np.testing.assert_allclose(w.grad, np.repeat(a.sum((0, 1))[:, None], 5, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("divide", [lambda x: 1 / x, lambda x: x / x, lambda x: np.ones(2) / x])
+def test_there_is_no_division_by_a_tensor(divide):
+    with pytest.raises(ModelError, match=r"division by a Tensor: .*log"):
+        divide(Tensor([1.0, 2.0]))
+
+
+def test_modules_show_what_they_are_made_of_and_may_refer_back():
+    model = nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.25))
+    model.layers[0].parent = model
+    assert repr(model).split("\n") == [
+        "Sequential()",
+        "  (layers.0): Linear(weight [2, 4], bias [2])",
+        "    (parent): ...",
+        "  (layers.1): Dropout(p=0.25)",
+    ]
+    assert [name for name, _ in model.named_parameters()] == ["layers.0.weight", "layers.0.bias"]
+    assert not model.eval().layers[1].training
