@@ -12,27 +12,29 @@ TE_INLINE V(vec) V(sigmoid_at)(V(vec) v, V(vec) * slope) {
     return s;
 }
 
-/* tanh(v) = 2 sigmoid(2v) - 1 */
+/* tanh(v) = m / (m + 2), m = e^2v - 1 */
 TE_INLINE V(vec) V(tanh_at)(V(vec) v, V(vec) * slope) {
-    V(vec) t = V(set)(2) * V(logistic)(v + v) - V(set)(1);
+    V(vec) m = V(vexpm1)(v + v), t = m / (m + V(set)(2));
     *slope = V(set)(1) - t * t;
     return t;
 }
 
-/* v sigmoid(v) */
+/* v sigmoid(v). Below, and in gelu_at, y comes first in the slope: where the sigmoid is 0 and v
+ * huge, every product is 0. */
 TE_INLINE V(vec) V(silu_at)(V(vec) v, V(vec) * slope) {
-    V(vec) one = V(set)(1), s = V(logistic)(v);
-    *slope = s * (one + v * (one - s));
-    return v * s;
+    V(vec) s = V(logistic)(v), y = v * s;
+    *slope = V(fma)(y, V(set)(1) - s, s);
+    return y;
 }
 
-/* v sigmoid(2u), u = sqrt(2/pi) (v + 0.044715 v^3): the tanh form, as 1 + tanh(u) = 2 sigmoid(2u)
- */
+/* v sigmoid(2u), u = sqrt(2/pi) (v + 0.044715 v^3): the tanh form, as 1 + tanh(u) = 2 sigmoid(2u).
+ * From v^2 = 1e4 on the sigmoid is 0 or 1, and v^2 need not grow, to infinity at last. */
 TE_INLINE V(vec) V(gelu_at)(V(vec) v, V(vec) * slope) {
-    V(vec) one = V(set)(1), c1 = V(set)(TE_GELU_LINEAR), c3 = V(set)(TE_GELU_CUBIC) * v * v;
-    V(vec) s = V(logistic)(v * (c1 + c3));
-    *slope = s * (one + v * (one - s) * (c1 + V(set)(3) * c3));
-    return v * s;
+    V(vec) c1 = V(set)(TE_GELU_LINEAR);
+    V(vec) c3 = V(set)(TE_GELU_CUBIC) * V(min)(v * v, V(set)((te_float)1e4));
+    V(vec) s = V(logistic)(v * (c1 + c3)), y = v * s;
+    *slope = V(fma)(y * (V(set)(1) - s), c1 + V(set)(3) * c3, s);
+    return y;
 }
 
 /* The square of e^(v/2), which vexp does not clamp where e^v is finite: beyond come infinity and 0.

@@ -34,12 +34,14 @@ typedef te_float te_float4
 typedef long long te_int;
 #define TE_ROUND_MAGIC 6755399441055744.0 /* 1.5 * 2^52 */
 #define TE_LIBM_EXP    exp
+#define TE_LIBM_EXPM1  expm1
 #define TE_LIBM_LOG    log
 #define TE_LIBM_SQRT   sqrt
 #else
 typedef int te_int;
 #define TE_ROUND_MAGIC 12582912.0f /* 1.5 * 2^23 */
 #define TE_LIBM_EXP    expf
+#define TE_LIBM_EXPM1  expm1f
 #define TE_LIBM_LOG    logf
 #define TE_LIBM_SQRT   sqrtf
 #endif

@@ -166,29 +166,57 @@ TE_INLINE V(vec) V(round)(V(vec) a) {
     return (a + magic) - magic;
 }
 
-/* e^a. float: 2^n times a polynomial of degree 6 on |r| <= ln(2)/2 (coefficients of Cephes expf),
- * within 2 units in the last place for -87 <= a <= 88, clamped outside. double: libm. */
-TE_INLINE V(vec) V(vexp)(V(vec) a) {
 #if TE_VECTOR_BYTES && !defined(TE_DOUBLE)
+/* e^a = 2^n e^r with |r| <= ln(2)/2, for -87 <= a <= 88, clamped outside. Sets r, and 2^n as what
+ * is to be added to the bits of a number. Gives c of e^r = 1 + r + c r^2 (coefficients of Cephes
+ * expf).
+ */
+TE_INLINE V(vec) V(exp_parts)(V(vec) a, V(vec) * r, V(ivec) * power) {
     a = V(max)(V(min)(a, V(set)(88.0f)), V(set)(-87.0f));
     V(vec) shifted = V(fma)(a, V(set)(1.44269504f), V(set)(TE_ROUND_MAGIC));
     V(vec) n = shifted - V(set)(TE_ROUND_MAGIC);
-    V(vec) r = V(fma)(n, V(set)(-0.693359375f), a);
-    r = V(fma)(n, V(set)(2.12194440e-4f), r);
-    V(vec) p = V(set)(1.9875691500e-4f);
-    p = V(fma)(p, r, V(set)(1.3981999507e-3f));
-    p = V(fma)(p, r, V(set)(8.3334519073e-3f));
-    p = V(fma)(p, r, V(set)(4.1665795894e-2f));
-    p = V(fma)(p, r, V(set)(1.6666665459e-1f));
-    p = V(fma)(p, r, V(set)(5.0000001201e-1f));
-    p = V(fma)(p, r * r, r + V(set)(1.0f));
-    /* The low bits of `shifted` hold n; moved to the exponent they multiply by 2^n. */
-    return (V(vec))((V(ivec))p + ((V(ivec))shifted << 23));
+    *r = V(fma)(n, V(set)(2.12194440e-4f), V(fma)(n, V(set)(-0.693359375f), a));
+    /* The low bits of `shifted` hold n. */
+    *power = (V(ivec))shifted << 23;
+    V(vec) c = V(set)(1.9875691500e-4f);
+    c = V(fma)(c, *r, V(set)(1.3981999507e-3f));
+    c = V(fma)(c, *r, V(set)(8.3334519073e-3f));
+    c = V(fma)(c, *r, V(set)(4.1665795894e-2f));
+    c = V(fma)(c, *r, V(set)(1.6666665459e-1f));
+    return V(fma)(c, *r, V(set)(5.0000001201e-1f));
+}
+#endif
+
+/* e^a. float: within 2 units in the last place for -87 <= a <= 88, clamped outside. double: libm.
+ */
+TE_INLINE V(vec) V(vexp)(V(vec) a) {
+#if TE_VECTOR_BYTES && !defined(TE_DOUBLE)
+    V(ivec) power;
+    V(vec) r, c = V(exp_parts)(a, &r, &power);
+    return (V(vec))((V(ivec))V(fma)(c, r * r, r + V(set)(1)) + power);
 #elif TE_VECTOR_BYTES
     for (int i = 0; i < V(lanes); i++) a[i] = TE_LIBM_EXP(a[i]);
     return a;
 #else
     return TE_LIBM_EXP(a);
+#endif
+}
+
+/* e^a - 1, as precise near 0 as elsewhere; from a = 88 on it stays what it is there. */
+TE_INLINE V(vec) V(vexpm1)(V(vec) a) {
+#if TE_VECTOR_BYTES && !defined(TE_DOUBLE)
+    V(ivec) power;
+    V(vec) one = V(set)(1), r, c = V(exp_parts)(a, &r, &power);
+    V(vec) scale = (V(vec))((V(ivec))one + power);
+    return V(fma)(V(fma)(c, r * r, r), scale, scale - one);
+#else
+    a = V(min)(a, V(set)(88));
+#if TE_VECTOR_BYTES
+    for (int i = 0; i < V(lanes); i++) a[i] = TE_LIBM_EXPM1(a[i]);
+    return a;
+#else
+    return TE_LIBM_EXPM1(a);
+#endif
 #endif
 }
 
@@ -202,6 +230,9 @@ TE_INLINE V(vec) V(vlog)(V(vec) a) {
 #endif
 }
 
+/* 1 / (1 + e^-a), e^-a as the square of e^(-a/2), which vexp does not clamp where e^-a is finite:
+ * where it is not, this is 0. */
 TE_INLINE V(vec) V(logistic)(V(vec) a) {
-    return V(set)(1) / (V(set)(1) + V(vexp)(-a));
+    V(vec) one = V(set)(1), root = V(vexp)(a * V(set)((te_float)-0.5));
+    return one / V(fma)(root, root, one);
 }

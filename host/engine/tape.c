@@ -81,13 +81,23 @@ void te_tape_reset(te_ctx *ctx) {
 
 /* ---- Backward ---- */
 
+/* After a failure halfway: leaves hold part of their gradients, and another walk would add to what
+ * this one left in results. */
+static te_status te_give_up(te_ctx *ctx) {
+    ctx->given_up = 1;
+    for (int64_t i = 0; i < ctx->node_count; i++) {
+        if (ctx->nodes[i].out) te_grad_drop(ctx->nodes[i].out);
+    }
+    return ctx->status;
+}
+
 /* The gradient of `result` has been set; walks from its node back to the first. */
 static te_status te_backward_walk(te_ctx *ctx, te_tensor *result) {
     ctx->given_up = ctx->single_use;
     for (int64_t i = result->node; i >= 0; i--) {
         te_node *node = &ctx->nodes[i];
         if (node->out->requires_grad && node->out->grad_set) {
-            if (!te_backward_node(ctx, node)) return ctx->status;
+            if (!te_backward_node(ctx, node)) return te_give_up(ctx);
             te_grad_done(node->out);
         }
         if (ctx->single_use) te_node_clear(ctx, node, node->out == result);
@@ -115,7 +125,7 @@ te_status te_backward_from(te_ctx *ctx, te_tensor *result, const te_float *grad)
         return ctx->status;
     }
     te_float *target = te_grad_buffer(result, &accumulate);
-    if (!target) return ctx->status;
+    if (!target) return te_give_up(ctx);
     memcpy(target, grad, (size_t)result->numel * sizeof *grad);
     return te_backward_walk(ctx, result);
 }

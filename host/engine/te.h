@@ -246,7 +246,9 @@ double te_node_float(const te_ctx *ctx, int64_t node, int k);
 
 /* Gradients of a scalar with respect to every tensor that requires one are added to te_grad().
  * te_backward_from starts at any result with the given gradient (numel values). The tape stays, so
- * that it can be read, or run again from another result (but see te_set_single_use). */
+ * that it can be read, or run again from another result (but see te_set_single_use). A pass that
+ * fails for memory uses it up: the next answers TE_ERR_STATE until te_tape_reset(), and gradients
+ * of leaves hold part of the failed pass until te_zero_grad(). */
 te_status te_backward(te_ctx *ctx, te_tensor *loss);
 te_status te_backward_from(te_ctx *ctx, te_tensor *result, const te_float *grad);
 

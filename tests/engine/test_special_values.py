@@ -169,6 +169,66 @@ def test_relu_at_zero_and_nan(engine_simd):
     )
 
 
+FAR = np.array([-INF, -3e38, -1e38, -1e32, -1e19, -1e4, -90, 90, 1e4, 1e19, INF, NAN])
+AT_ENDS = np.isinf(FAR) | np.isnan(FAR)
+
+
+@pytest.mark.parametrize("name", ["silu", "gelu", "swiglu", "geglu"])
+def test_gates_that_are_shut_or_open(engine_simd, name):
+    """Zero below and the identity above, with slopes 0 and 1, as far as the numbers reach. At the
+    infinities PyTorch gives infinity or NaN, and NaNs as slopes; far out gelu's slope is NaN there,
+    but not here."""
+    e, x = engine_simd, FAR.astype(np.float32)
+    a, b = e.tensor(x, grad=True), e.tensor(np.full(x.shape, 1.5), grad=True)
+    gated, factor = name.endswith("glu"), 1.5 if name.endswith("glu") else 1
+    y = e.op(name, a, b) if gated else e.op(name, a)
+    e.backward(y, np.ones(x.shape))
+    value = np.where(FAR == -INF, NAN, np.where(FAR < 0, 0, FAR)).astype(np.float32)
+    slope = np.where(AT_ENDS, NAN, FAR > 0)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(e.values(y), value * np.float32(factor), atol=1e-35)
+    np.testing.assert_allclose(e.grad(a), slope * factor, atol=1e-35)
+    if gated:
+        np.testing.assert_allclose(e.grad(b), value, atol=1e-35)
+
+
+def test_sigmoid_and_tanh_at_their_ends(engine_simd):
+    for name, low, mean in [("sigmoid", 0, 0.5), ("tanh", -1, 0)]:
+        x = engine_simd.tensor(FAR.astype(np.float32), grad=True)
+        y = engine_simd.op(name, x)
+        engine_simd.backward(y, np.ones(FAR.shape))
+        expected = np.where(np.isnan(FAR), NAN, np.where(FAR < 0, low, 1))
+        np.testing.assert_allclose(engine_simd.values(y), expected, atol=1e-35)
+        np.testing.assert_allclose(engine_simd.grad(x), np.where(np.isnan(FAR), NAN, 0), atol=1e-35)
+        zero = engine_simd.op(name, engine_simd.tensor(np.zeros(19)))
+        assert np.all(engine_simd.values(zero) == mean)
+
+
+EXACT = {
+    "tanh": np.tanh,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "gelu": lambda x: x / (1 + np.exp(-np.sqrt(8 / np.pi) * (x + 0.044715 * x**3))),
+    "exp": np.exp,
+    "log": lambda x: np.log(np.abs(x)),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_activations_are_precise_relative_to_their_values(engine_simd, name):
+    """Near 0, where an absolute tolerance shows nothing, as elsewhere."""
+    small = np.logspace(-36, 0, 5001)
+    x = np.concatenate([-small, small, np.linspace(-80, 80, 5001)]).astype(np.float32)
+    if name == "gelu":
+        x = x[x > -5]  # beyond, roundings of the cubic take part
+    if name == "log":
+        x = np.abs(x[x != 0])
+    y = engine_simd.values(engine_simd.op(name, engine_simd.tensor(x)))
+    expected = EXACT[name](x.astype(np.float64))
+    # gelu: e^z of a rounded z, up to 13 there
+    np.testing.assert_allclose(y, expected, rtol=3e-6 if name == "gelu" else 4e-7, atol=1e-37)
+
+
 def test_max_pool_takes_the_first_of_equals_and_keeps_a_nan(engine):
     columns = np.array(list(itertools.product((0.0, 1.0, INF, -INF, NAN), repeat=3))).T
     first = np.where(np.isnan(columns), INF, columns)

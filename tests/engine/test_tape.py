@@ -178,6 +178,41 @@ def test_gradients_that_are_kept_are_added_up_and_passed_on_once(engine):
     assert e.grad(shared) is None
 
 
+def test_a_backward_that_fails_for_memory_uses_up_the_tape(engine):
+    """Each of its allocations fails once; a new forward pass then gives the right gradients."""
+    e, lib = engine, engine.lib
+    rng = np.random.default_rng(0)
+    x, w = (e.tensor(rng.normal(size=s), grad=True) for s in [(6, 8), (8, 8)])
+
+    def loss():
+        hidden = e.op("bitlinear", x, w)
+        shared = e.op("add", e.op("silu", hidden), e.op("softmax", hidden))
+        return e.op("mse", e.op("attention", shared, hidden, shared, 2, 2, 1), shared)
+
+    e.check(lib.te_backward(e.ctx, loss()))
+    expected = [e.grad(t).copy() for t in (x, w)]
+    failures, failed = 0, True
+    while failed:
+        e.reset()
+        lib.te_ctx_trim(e.ctx)
+        result = loss()
+        lib.te_fail_allocation(e.ctx, failures)
+        failed = lib.te_backward(e.ctx, result) != 0
+        lib.te_fail_allocation(e.ctx, -1)
+        failures += failed
+        if failed:
+            assert lib.te_last_status(e.ctx) == lib.TE_ERR_MEMORY
+            lib.te_clear_error(e.ctx)
+            assert all(e.grad(lib.te_node_output(e.ctx, i)) is None for i in range(6))
+            with pytest.raises(EngineError, match="backward: an earlier one has used up the tape"):
+                e.check(lib.te_backward(e.ctx, result))
+            e.reset()
+            e.check(lib.te_backward(e.ctx, loss()))
+        for tensor, gradient in zip((x, w), expected, strict=True):
+            np.testing.assert_array_equal(e.grad(tensor), gradient)
+    assert failures > 5
+
+
 # ---- Same seed, same numbers ----
 
 
