@@ -220,7 +220,8 @@ static tr_status check_adapters(tr_model *model) {
 /* ---- input and output ---- */
 
 static tr_status check_tokens(const tr_io *io) {
-    if (io->channels != 1 || io->patch != 1 || io->length > MAX_SIDE) return TR_ERR_SECTION;
+    if (io->channels != 1 || io->patch != 1) return TR_ERR_SECTION;
+    if (io->length < 2 || io->length > MAX_SIDE) return TR_ERR_SECTION;
     return tr_bits(io->sample_rate_hz) || io->input_scale ? TR_ERR_SECTION : TR_OK;
 }
 

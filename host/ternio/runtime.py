@@ -269,7 +269,7 @@ class Session:
         while True:
             for token in pending:
                 if self.position == self.model.length:
-                    kept = kept[-max(self.model.length // 2, 1) :]
+                    kept = kept[-(self.model.length // 2) :]
                     self.reset_stream()
                     for old in kept:
                         self.step(old)

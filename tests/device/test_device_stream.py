@@ -162,6 +162,7 @@ def test_fields_of_a_stream_set_wrong(library):
         (b"IODS", 0, u32(3), "TR_ERR_SECTION"),
         (b"IODS", 4, u32(2), "TR_ERR_SECTION"),
         (b"IODS", 8, u32(0), "TR_ERR_SECTION"),
+        (b"IODS", 8, u32(1), "TR_ERR_SECTION"),
         (b"IODS", 8, u32(65536), "TR_ERR_SECTION"),
         (b"IODS", 8, u32(65535), "TR_ERR_OPERAND"),
         (b"IODS", 12, struct.pack("<f", 1.0), "TR_ERR_SECTION"),

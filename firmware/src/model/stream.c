@@ -42,7 +42,7 @@ static int push(uint32_t token) {
 
 /* Starts again with the last half of the context. */
 static int slide(void) {
-    uint32_t length = model_current()->length, kept = length > 1 ? length / 2 : 1;
+    uint32_t length = model_current()->length, kept = length / 2;
     int code = 0;
     memmove(history(), history() + length - kept, kept * sizeof *history());
     tr_stream_reset(model_session());

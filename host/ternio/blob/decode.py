@@ -147,7 +147,7 @@ def _iods(content: bytes, count: int) -> InputOutput:
     _require(2 <= outputs <= 1024, f"IODS: {outputs} outputs, 2 to 1024 expected")
     _require(math.isfinite(rate) and rate >= 0, "IODS: the sample rate is not a rate")
     if kind == fmt.KIND_TOKENS:
-        _require(length <= 65535, f"IODS: a context of {length} tokens, 65535 at most")
+        _require(2 <= length <= 65535, f"IODS: a context of {length} tokens, 2 to 65535 expected")
         fixed = (channels, content[12:16], input_scale, patch) == (1, bytes(4), 0, 1)
         _require(fixed, "IODS: a field that tokens do not use is not as it should be")
     return InputOutput(channels, length, rate, outputs, input_scale, patch, kind)
