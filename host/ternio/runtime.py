@@ -367,10 +367,11 @@ class Sampler:
     def __init__(
         self, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0
     ) -> None:
-        if not 0 <= temperature < float("inf") or not 0 < top_p <= 1 or not 0 <= top_k < 1 << 32:
+        highest, lowest = 3.4e38, 1e-45  # of the runtime's floats
+        if not 0 <= temperature <= highest or not lowest <= top_p <= 1 or not 0 <= top_k < 1 << 32:
             raise DataError(
                 f"temperature {temperature}, top_k {top_k}, top_p {top_p}: expected temperature "
-                ">= 0, top_k 0 (all) to 4294967295, and 0 < top_p <= 1"
+                "0 to 3.4e38, top_k 0 (all) to 4294967295, and 0 < top_p <= 1"
             )
         self._c = ffi.new("tr_sampler *")
         self._c.temperature, self._c.top_k, self._c.top_p = temperature, top_k, top_p

@@ -191,6 +191,12 @@ def test_generation_goes_on_from_the_last_half_of_a_full_context(stream):
 
 
 def test_sampler_refuses_settings_out_of_range():
-    for wrong in ({"temperature": -1}, {"top_p": 0}, {"top_p": 1.5}, {"top_k": -1}):
+    for wrong in (
+        {"temperature": -1},
+        {"top_p": 0},
+        {"top_p": 1.5},
+        {"top_k": -1},
+        {"temperature": 1e39},
+    ):
         with pytest.raises(DataError, match="expected temperature"):
             runtime.Sampler(**wrong)
