@@ -105,12 +105,14 @@ def test_the_c_array_is_the_blob(checkpoint: Path, tmp_path: Path) -> None:
     header = tmp_path / "model.h"
     assert run("pack", checkpoint, "--c-array", header).exit_code == 0
     text = header.read_text()
-    body = text[text.index("= {\n") + 4 : text.index("\n};")]
+    body = text[text.index("= {\n") + 4 : text.rindex("\n};")]
     assert bytes(int(n) for n in body.replace(",", " ").split()) == (
         checkpoint.with_suffix(".tern").read_bytes()
     )
     blob = read_blob(checkpoint.with_suffix(".tern"))
     assert f"TRACED_INFER_ARENA = {blob.infer_arena}," in text
+    assert f"TRACED_LENGTH = {blob.io.length}," in text
+    assert f"TRACED_CHANNELS = {blob.io.channels}," in text
     assert [identifier(n) for n in ("a-b 1", "1st", "ü")] == ["a_b_1", "model_1st", "model_"]
     compiler = shutil.which("cc")
     if compiler:

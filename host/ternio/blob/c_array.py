@@ -20,8 +20,8 @@ def identifier(name: str) -> str:
 
 
 def c_array(blob: Blob) -> str:
-    """A header that defines NAME_blob, aligned as `tr_model_open` wants it, NAME_blob_bytes, and
-    the bytes of arena that its programs need."""
+    """A header that defines NAME_blob, aligned as `tr_model_open` wants it, NAME_blob_bytes, the
+    bytes of arena that its programs need, and a window's samples and channels."""
     data, name = blob.encode(), identifier(blob.name)
     guard = f"{name.upper()}_BLOB_H"
     lines = (data[at : at + _BYTES_A_LINE] for at in range(0, len(data), _BYTES_A_LINE))
@@ -45,8 +45,12 @@ def c_array(blob: Blob) -> str:
 #endif
 #endif
 
-enum {{ {name.upper()}_INFER_ARENA = {blob.infer_arena}, {name.upper()}_ADAPT_ARENA = \
-{blob.adapt_arena} }};
+enum {{
+    {name.upper()}_LENGTH = {blob.io.length}, /* samples of a window, or tokens of a context */
+    {name.upper()}_CHANNELS = {blob.io.channels},
+    {name.upper()}_INFER_ARENA = {blob.infer_arena}, /* bytes */
+    {name.upper()}_ADAPT_ARENA = {blob.adapt_arena},
+}};
 
 static const uint32_t {name}_blob_bytes = {len(data)};
 TERNIO_ALIGNED static const uint8_t {name}_blob[{len(data)}] = {{

@@ -34,7 +34,9 @@ def bench(
     ],
     board: Annotated[str, typer.Option("--board", "-b", help="The board's name or manifest file.")],
     port: PortOption = None,
-    runs: Annotated[int, typer.Option("--runs", help="Inferences, or tokens, to run.")] = 10,
+    runs: Annotated[
+        int, typer.Option("--runs", help="Inferences, or tokens at the end of a context.")
+    ] = 10,
     as_json: JsonOption = False,
 ) -> None:
     """Measures a model: in the emulator exact counts of instructions, on the board at --port (which
@@ -160,7 +162,8 @@ def _costs(times: list[int], again: list[int], counted: bool, board: Board) -> d
 
 
 def _show(result: dict[str, Any], unit: str, counted: bool, board: Board) -> None:
-    say(f"{result['model']} on {board.name}, {result['runs']} times")
+    what = "the last {} tokens of a full context" if unit == "token" else "{} inferences"
+    say(f"{result['model']} on {board.name}, {what.format(result['runs'])}")
     if counted:
         millions = result["instructions"] / 1e6
         say(f"{unit:<10}{millions:.3f} million instructions (most {result['most'] / 1e6:.3f})")

@@ -6,7 +6,9 @@
 #include "tr.h"
 
 TERNIO_ALIGNED static uint8_t arena[MOTION_INFER_ARENA];
-static int16_t window[100 * 6]; /* samples x channels, in steps of model.input_scale */
+
+enum { COUNT = MOTION_LENGTH * MOTION_CHANNELS };
+static int16_t window[COUNT]; /* samples x channels, in steps of model.input_scale */
 
 static int16_t read_sensor(uint32_t i) {
     return (int16_t)(i * 7919u % 8000u) - 4000; /* here a board asks its sensor */
@@ -18,8 +20,8 @@ int main(void) {
     const float *logits = NULL;
     tr_status status = tr_model_open(&model, motion_blob, motion_blob_bytes);
     if (!status) status = tr_session_init(&session, &model, arena, sizeof arena);
-    for (uint32_t i = 0; i < 600; i++) window[i] = read_sensor(i);
-    if (!status) status = tr_infer(&session, window, 600, &logits);
+    for (uint32_t i = 0; i < COUNT; i++) window[i] = read_sensor(i);
+    if (!status) status = tr_infer(&session, window, COUNT, &logits);
     if (status) {
         puts(tr_status_text(status));
         return 1;
