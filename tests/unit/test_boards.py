@@ -146,3 +146,16 @@ def test_ram_slots_below_ram_do_not_shorten_it(tmp_path):
     manifest["ternio"]["ram_slots"]["model"][0]["base"] = "0x20300000"
     path.write_text(json.dumps(manifest))
     assert "LENGTH = 3145728\n" in boardgen.memory_ld(boardgen.load_manifest(path))
+
+
+def test_a_family_beside_a_manifest_is_among_the_sources(manifest, tmp_path, monkeypatch):
+    """By whatever path the manifest is named: a changed family is to be built anew."""
+    family = tmp_path / "ports" / "mine"
+    family.mkdir(parents=True)
+    (family / "chip.c").write_text("/* a chip */\n")
+    manifest["ternio"]["family"] = "mine"
+    (tmp_path / "own.json").write_text(json.dumps(manifest))
+    monkeypatch.chdir(tmp_path)
+    for name in ("./own.json", "own.json", str(tmp_path / "own.json")):
+        folder = pio._port_folder(load_board(name))
+        assert family / "chip.c" in pio._source_files(folder, "platform")

@@ -89,7 +89,11 @@ def upload(board: Board | str, model: Path | None = None, port: str | None = Non
 
 
 def _port_folder(board: Board) -> Path:
-    port = None if board.is_native else _boardgen().find_port(board.path.parent, board.family)
+    port = (
+        None
+        if board.is_native
+        else _boardgen().find_port(board.path.absolute().parent, board.family)
+    )
     if port is None:
         raise BuildError(
             f"there is no firmware for {board.name}: its family {board.family} has no folder in "
