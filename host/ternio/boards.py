@@ -104,6 +104,12 @@ class Board:
         """The largest adapter file that an adapter slot in flash holds."""
         return min((slot.bytes for slot in self.adapter_slots), default=64) - 64
 
+    def adapter_room(self, storage: str) -> int:
+        """The largest adapter file that the board stores in its `storage`, as it calls it."""
+        if storage != "ram":
+            return self.adapter_slot_bytes
+        return min((slot.bytes for slot in self.ram_adapter_slots), default=64) - 64
+
 
 class _Reader:
     """Typed access to a manifest's fields; every complaint names the file and the field."""

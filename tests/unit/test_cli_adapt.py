@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ternio.cli.adapt import _teach
+from ternio.cli.adapt import _require_room, _teach
 from ternio.errors import LinkError
 from ternio.link.client import Inference, Step
 from ternio.link.teach import Score, score
@@ -109,3 +109,16 @@ def test_score_looks_at_a_spread_of_the_examples():
 )
 def test_harm_is_a_loss_that_grew_or_fewer_right(after, worse):
     assert after.is_worse_than(Score(30, 40, 0.4)) is worse
+
+
+def test_an_adapter_that_no_slot_holds_is_refused_before_the_board_learns():
+    def ask(floats: int, storage: str, board: str = "netduinoplus2") -> None:
+        info = SimpleNamespace(model="wide", board=board, storage=storage, adapter_floats=floats)
+        _require_room(info, board)
+
+    ask(2400, "ram"), ask(3000, "flash"), ask(2400, "file", "native")
+    ask(10**6, "flash", "a board that is not listed")
+    with pytest.raises(LinkError, match=r"takes 12064 bytes, a slot in ram of netduinoplus2 9664"):
+        ask(3000, "ram")
+    with pytest.raises(LinkError, match="no place to store"):
+        ask(1, "none")

@@ -83,8 +83,8 @@ def adapt(
         if not info.adapt_arena:
             why = "boards adapt classifiers only" if info.is_stream else "pack it with --adapt"
             raise LinkError(f"{info.model} was packed without adaptation: {why}")
-        if save and info.storage == "none":
-            raise LinkError(f"{info.board} has no place to store an adapter: use --no-save")
+        if save:
+            _require_room(info, board or info.board)
         examples = examples_for(data, info, client.channel_names, how)
         if not examples.labelled:
             raise DataError(f"{data}: adapting needs labelled examples")
@@ -99,6 +99,26 @@ def adapt(
     if not lesson.kept:
         raise LinkError(
             f"{lesson.harm}; {lesson.earlier}: try a --lr below {lr:g} (--force keeps the new one)"
+        )
+
+
+def _require_room(info: BoardInfo, board: str) -> None:
+    """That the adapter can be stored, before the board learns it."""
+    from ternio.blob.adapter import HEADER_BYTES
+    from ternio.boards import load_board
+    from ternio.errors import BoardError, LinkError
+
+    if info.storage == "none":
+        raise LinkError(f"{info.board} has no place to store an adapter: use --no-save")
+    try:
+        room = load_board(board).adapter_room(info.storage)
+    except BoardError:
+        return  # a board of which this computer has no manifest: it will say so itself
+    need = HEADER_BYTES + 4 * info.adapter_floats
+    if need > room:
+        raise LinkError(
+            f"an adapter of {info.model} takes {need} bytes, a slot in {info.storage} of "
+            f"{info.board} {room}: use --no-save, or pack with a lower --rank"
         )
 
 

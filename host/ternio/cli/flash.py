@@ -37,6 +37,7 @@ def flash(
     """Sends a model to a board, or builds and uploads the firmware with the model inside when the
     board is bare.
     """
+    from ternio.blob.adapter import HEADER_BYTES
     from ternio.boards import load_board
     from ternio.link.flash import flash as flash_board
 
@@ -57,6 +58,13 @@ def flash(
             f"{info.board} has no place for another model or an adapter: no flash that can be "
             "written, and no memory answers at its ram_slots"
         )
+    elif info.adapter_floats:
+        need, room = HEADER_BYTES + 4 * info.adapter_floats, target.adapter_room(info.storage)
+        if need > room:
+            note(
+                f"{info.board} cannot store an adapter of this model in its {info.storage}: it "
+                f"takes {need} bytes of {room}; `ternio adapt --no-save` goes without"
+            )
     if as_json:
         emit(
             {
