@@ -5,15 +5,18 @@
 
 #include "internal.h"
 
-/* Blocks of a matrix product: TE_BLOCK_K x TE_BLOCK_N of b are packed at a time (256 KB, half of a
- * small second-level cache) and multiplied with TE_BLOCK_M rows of a. A b that lies the right way
- * round is read in place when it is small (first-level cache) or when few rows would repay a copy.
+/* Blocks of a matrix product: TE_BLOCK_K x TE_BLOCK_N of b are packed at a time (at most 576 KB, for
+ * a second-level cache) and multiplied with TE_BLOCK_M rows of a. A b that lies the right way round
+ * is read in place when it is small (first-level cache) or when few rows would repay a copy; an a
+ * whose columns lie the right way round is packed when they are far apart, and used often enough.
  */
 enum {
     TE_BLOCK_M = 96,
-    TE_BLOCK_K = 256,
-    TE_BLOCK_N = 256,
-    TE_PACK_FLOATS = TE_BLOCK_K * TE_BLOCK_N,
+    TE_BLOCK_K = 384,
+    TE_BLOCK_N = 384,
+    TE_PACK_FLOATS = TE_BLOCK_K * (TE_BLOCK_N + TE_BLOCK_M),
+    TE_STRIP_STRIDE = 256,
+    TE_STRIP_COLUMNS = 256,
     TE_DIRECT_ROWS = 24,
     TE_DIRECT_FLOATS = 8192
 };
