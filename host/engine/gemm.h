@@ -4,6 +4,20 @@
  * wrong way round or is too large for the cache, a only where the rows of a tile would be read from
  * many pages; else both are read in place through two strides. */
 
+/* Stores the sums of a tile with what is asked for besides, or at the right edge of c. */
+static TE_TARGET void V(put_tile)(int rows, int vectors, V(vec) sum[TE_TILE_ROWS][2],
+                                  const te_tile *t) {
+    for (int j = 0; j < vectors; j++) {
+        const int64_t n = t->columns - j * V(lanes);
+        te_float *c = t->c + j * V(lanes);
+        V(vec) bias = t->bias ? V(load_n)(t->bias + j * V(lanes), n) : V(set)(0);
+        for (int i = 0; i < rows; i++, c += t->c_row) {
+            V(vec) value = t->accumulate ? V(load_n)(c, n) + sum[i][j] : sum[i][j];
+            V(store_n)(c, value * V(set)(t->row_scale ? t->row_scale[i] : 1) + bias, n);
+        }
+    }
+}
+
 /* One tile of c: `rows` (at most TE_TILE_ROWS) times `vectors` (1 or 2) vectors, of which `columns`
  * elements exist. Both are constants in every inlined copy, so that the sums stay in registers. */
 TE_INLINE void V(tile)(const int rows, const int vectors, const te_tile *t) {
@@ -43,22 +57,13 @@ TE_INLINE void V(tile)(const int rows, const int vectors, const te_tile *t) {
         }
         return;
     }
-    V(vec)
-    copy[TE_TILE_ROWS][2]; /* for loops over the sums, which would drive these out of registers */
+    V(vec) copy[TE_TILE_ROWS][2]; /* passing the sums on would drive these out of registers */
     TE_UNROLL
     for (int i = 0; i < rows; i++) {
         copy[i][0] = sum[i][0];
         copy[i][1] = sum[i][1];
     }
-    for (int j = 0; j < vectors; j++) {
-        const int64_t n = t->columns - j * V(lanes);
-        te_float *c = t->c + j * V(lanes);
-        V(vec) bias = t->bias ? V(load_n)(t->bias + j * V(lanes), n) : V(set)(0);
-        for (int i = 0; i < rows; i++, c += t->c_row) {
-            V(vec) value = t->accumulate ? V(load_n)(c, n) + copy[i][j] : copy[i][j];
-            V(store_n)(c, value * V(set)(t->row_scale ? t->row_scale[i] : 1) + bias, n);
-        }
-    }
+    V(put_tile)(rows, vectors, copy, t);
 }
 
 /* All rows of a block in tiles of TE_TILE_ROWS, then of half as many, then one by one. */
@@ -101,28 +106,29 @@ TE_INLINE void V(transpose)(V(vec) v[V(lanes)]) {
 }
 #endif
 
-/* panel[p][j] = b[p + j * ld] for p < k, j < n; columns n to `width` become zero. */
+/* panel[p][j] = b[p + j * ld] for p < k, j < n; columns n to `width` become copies of others. */
 static TE_TARGET void V(pack_transposed)(te_float *panel, const te_float *b, int64_t ld, int64_t k,
                                          int64_t n, int64_t width) {
     for (int64_t j = 0; j < width; j += V(lanes)) {
         int64_t p = 0;
 #if TE_VECTOR_BYTES
         for (; p + V(lanes) <= k; p += V(lanes)) {
+            const te_float *from = b + p + (j < n ? j : n - 1) * ld;
             V(vec) v[V(lanes)];
             TE_UNROLL
-            for (int i = 0; i < V(lanes); i++)
-                v[i] = j + i < n ? V(load)(b + p + (j + i) * ld) : V(set)(0);
-            TE_UNROLL
-            for (int i = 0; i < V(lanes); i++)
-                if (j + i < n) TE_PREFETCH(b + p + 2 * V(lanes) + (j + i) * ld);
+            for (int i = 0; i < V(lanes); i++) {
+                v[i] = V(load)(from);
+                TE_PREFETCH(from + 2 * V(lanes));
+                from += j + i < n - 1 ? ld : 0;
+            }
             V(transpose)(v);
             TE_UNROLL
             for (int i = 0; i < V(lanes); i++) V(store)(panel + (p + i) * width + j, v[i]);
         }
 #endif
         for (; p < k; p++)
-            for (int64_t i = 0; i < V(lanes); i++)
-                panel[p * width + j + i] = j + i < n ? b[p + (j + i) * ld] : 0;
+            for (int64_t i = j; i < j + V(lanes); i++)
+                panel[p * width + i] = b[p + (i < n ? i : n - 1) * ld];
     }
 }
 
