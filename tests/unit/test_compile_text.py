@@ -18,7 +18,8 @@ from ternio.blob import Blob, read_blob
 from ternio.blob.vocabulary import ANY_OTHER
 from ternio.checkpoint import Checkpoint, save_checkpoint
 from ternio.cli import app
-from ternio.cli.generate import _Console, visible
+from ternio.cli.common import visible
+from ternio.cli.generate import _Console
 from ternio.compile import Options, agreement, pack_checkpoint
 from ternio.compile.trace import trace_stream
 from ternio.context import Context

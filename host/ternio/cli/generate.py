@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import SEED, BoardOption, JsonOption, PortOption, emit, example, say
+from .common import SEED, BoardOption, JsonOption, PortOption, emit, example, say, visible
 
 if TYPE_CHECKING:
     from ternio.link.client import BoardClient
@@ -158,15 +158,3 @@ class _Console:
         self(b"", final=True)
         if not self.quiet:
             typer.echo()
-
-
-def visible(character: str) -> str:
-    """A character that is safe to print.
-
-    >>> visible("a"), visible("\\x1b")
-    ('a', '\\\\x1b')
-    """
-    code = ord(character)
-    if character in "\n\t" or not (code < 0x20 or 0x7F <= code < 0xA0):
-        return character
-    return f"\\x{code:02x}"
