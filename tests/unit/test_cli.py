@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from ternio import __version__
+from ternio.boards import board_names
 from ternio.cli import COMMANDS, Program, app
 from ternio.errors import FitError, LinkError
 
@@ -174,3 +175,12 @@ def test_ctrl_c_while_options_are_read_is_one_line(monkeypatch):
 def test_the_package_is_the_program():
     done = subprocess.run([sys.executable, "-m", "ternio", "--version"], capture_output=True)
     assert (done.returncode, done.stdout) == (0, f"ternio {__version__}\n".encode())
+
+
+def test_a_board_is_a_line_in_80_columns(monkeypatch, tmp_path):
+    """Without what comes after the semicolon of "verified"."""
+    monkeypatch.setenv("TERNIO_STATE_DIR", str(tmp_path))
+    rows = run("boards").stdout.rstrip("\n").split("\n")
+    assert [row.split()[0] for row in rows[1:]] == board_names()
+    assert max(map(len, rows)) <= 80
+    assert {row.rstrip().rsplit("  ", 1)[1] for row in rows[1:]} >= {"QEMU 7.2", "builds"}

@@ -75,7 +75,7 @@ def _print_table(boards: list, running: list[dict]) -> None:
     table.add_column("verified")
     for b in boards:
         sizes = (f"{size // 1024} K" for size in (b.flash.bytes, b.ram.bytes, b.arena_bytes))
-        table.add_row(b.name, b.chip, b.core, *sizes, b.verified)
+        table.add_row(b.name, b.chip, b.core, *sizes, b.verified.partition(";")[0])
     show_table(table)
     for item in running:
         what = f"virtual board {item['name']}" if item["name"] else item["board"]
