@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -33,6 +34,13 @@ def test_every_command_has_help_with_an_example(command):
     result = run(*command, "--help")
     assert result.exit_code == 0
     assert f"Example: ternio {' '.join(command)}" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("command", [[], *ALL_COMMANDS, ["boards"], ["adapter"]], ids=" ".join)
+def test_flags_are_shown_without_the_type_of_a_value(command):
+    output = run(*command, "--help").output
+    assert re.search(r"--help +-h +Show this message", output)
+    assert "bool" not in output.lower()
 
 
 def test_help_lists_the_commands_in_the_order_of_the_road():
