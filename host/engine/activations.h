@@ -1,23 +1,6 @@
 /* activations.h - activations and gated units for one instruction set, included by kernels.c after
- * rows.h. Each activation is one function that gives its value at v and sets its derivative. */
-
-TE_INLINE V(vec) V(relu_at)(V(vec) v, V(vec) * slope) {
-    *slope = V(select)(v <= V(set)(0), V(set)(0), V(set)(1));
-    return V(max)(v, V(set)(0));
-}
-
-TE_INLINE V(vec) V(sigmoid_at)(V(vec) v, V(vec) * slope) {
-    V(vec) s = V(logistic)(v);
-    *slope = s * (V(set)(1) - s);
-    return s;
-}
-
-/* tanh(v) = m / (m + 2), m = e^2v - 1 */
-TE_INLINE V(vec) V(tanh_at)(V(vec) v, V(vec) * slope) {
-    V(vec) m = V(vexpm1)(v + v), t = m / (m + V(set)(2));
-    *slope = V(set)(1) - t * t;
-    return t;
-}
+ * layers.h. Each activation is one function that gives its value at v and sets its derivative. With
+ * TE_GATES_ONLY there are those alone that transformers spend their time in. */
 
 /* v sigmoid(v). Below, and in gelu_at, y comes first in the slope: where the sigmoid is 0 and v
  * huge, every product is 0. */
@@ -37,6 +20,25 @@ TE_INLINE V(vec) V(gelu_at)(V(vec) v, V(vec) * slope) {
     return y;
 }
 
+#ifndef TE_GATES_ONLY
+TE_INLINE V(vec) V(relu_at)(V(vec) v, V(vec) * slope) {
+    *slope = V(select)(v <= V(set)(0), V(set)(0), V(set)(1));
+    return V(max)(v, V(set)(0));
+}
+
+TE_INLINE V(vec) V(sigmoid_at)(V(vec) v, V(vec) * slope) {
+    V(vec) s = V(logistic)(v);
+    *slope = s * (V(set)(1) - s);
+    return s;
+}
+
+/* tanh(v) = m / (m + 2), m = e^2v - 1 */
+TE_INLINE V(vec) V(tanh_at)(V(vec) v, V(vec) * slope) {
+    V(vec) m = V(vexpm1)(v + v), t = m / (m + V(set)(2));
+    *slope = V(set)(1) - t * t;
+    return t;
+}
+
 /* The square of e^(v/2), which vexp does not clamp where e^v is finite: beyond come infinity and 0.
  */
 TE_INLINE V(vec) V(exp_at)(V(vec) v, V(vec) * slope) {
@@ -48,6 +50,7 @@ TE_INLINE V(vec) V(log_at)(V(vec) v, V(vec) * slope) {
     *slope = V(set)(1) / v;
     return V(vlog)(v);
 }
+#endif
 
 /* y = f(x), and dx (+)= dy f'(x) */
 #define TE_ACTIVATION(name)                                                                        \
@@ -90,13 +93,15 @@ TE_INLINE V(vec) V(log_at)(V(vec) v, V(vec) * slope) {
         }                                                                                          \
     }
 
+TE_ACTIVATION(silu)
+TE_ACTIVATION(gelu)
+#ifndef TE_GATES_ONLY
 TE_ACTIVATION(relu)
 TE_ACTIVATION(sigmoid)
 TE_ACTIVATION(tanh)
-TE_ACTIVATION(silu)
-TE_ACTIVATION(gelu)
 TE_ACTIVATION(exp)
 TE_ACTIVATION(log)
+#endif
 TE_GATED(swiglu, silu)
 TE_GATED(geglu, gelu)
 

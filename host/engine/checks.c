@@ -106,7 +106,7 @@ typedef struct {
 } te_product_work;
 
 enum {
-    TE_SHARE_COLUMNS = 32,
+    TE_SHARE_COLUMNS = 16,
     TE_SHARE_PRODUCTS = 1 << 19,
     TE_SHARE_ROWS = 512,
     TE_SHARE_WIDE = 128

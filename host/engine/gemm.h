@@ -1,7 +1,22 @@
 /* gemm.h - the matrix product c = a b for one instruction set, included by kernels.c after simd.h.
  * Blocked after Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008),
- * with small matrices in mind: a is read in place through two strides, b is copied into panels of
- * two vectors width only where it lies the wrong way round or is too large for the cache. */
+ * with small matrices in mind: b is copied into panels of two vectors width only where it lies the
+ * wrong way round or is too large for the cache, a only where the rows of a tile would be read from
+ * many pages; else both are read in place through two strides. */
+
+/* Stores the sums of a tile with what is asked for besides, or at the right edge of c. */
+static TE_TARGET void V(put_tile)(int rows, int vectors, V(vec) sum[TE_TILE_ROWS][2],
+                                  const te_tile *t) {
+    for (int j = 0; j < vectors; j++) {
+        const int64_t n = t->columns - j * V(lanes);
+        te_float *c = t->c + j * V(lanes);
+        V(vec) bias = t->bias ? V(load_n)(t->bias + j * V(lanes), n) : V(set)(0);
+        for (int i = 0; i < rows; i++, c += t->c_row) {
+            V(vec) value = t->accumulate ? V(load_n)(c, n) + sum[i][j] : sum[i][j];
+            V(store_n)(c, value * V(set)(t->row_scale ? t->row_scale[i] : 1) + bias, n);
+        }
+    }
+}
 
 /* One tile of c: `rows` (at most TE_TILE_ROWS) times `vectors` (1 or 2) vectors, of which `columns`
  * elements exist. Both are constants in every inlined copy, so that the sums stay in registers. */
@@ -42,22 +57,13 @@ TE_INLINE void V(tile)(const int rows, const int vectors, const te_tile *t) {
         }
         return;
     }
-    V(vec)
-    copy[TE_TILE_ROWS][2]; /* for loops over the sums, which would drive these out of registers */
+    V(vec) copy[TE_TILE_ROWS][2]; /* passing the sums on would drive these out of registers */
     TE_UNROLL
     for (int i = 0; i < rows; i++) {
         copy[i][0] = sum[i][0];
         copy[i][1] = sum[i][1];
     }
-    for (int j = 0; j < vectors; j++) {
-        const int64_t n = t->columns - j * V(lanes);
-        te_float *c = t->c + j * V(lanes);
-        V(vec) bias = t->bias ? V(load_n)(t->bias + j * V(lanes), n) : V(set)(0);
-        for (int i = 0; i < rows; i++, c += t->c_row) {
-            V(vec) value = t->accumulate ? V(load_n)(c, n) + copy[i][j] : copy[i][j];
-            V(store_n)(c, value * V(set)(t->row_scale ? t->row_scale[i] : 1) + bias, n);
-        }
-    }
+    V(put_tile)(rows, vectors, copy, t);
 }
 
 /* All rows of a block in tiles of TE_TILE_ROWS, then of half as many, then one by one. */
@@ -100,28 +106,29 @@ TE_INLINE void V(transpose)(V(vec) v[V(lanes)]) {
 }
 #endif
 
-/* panel[p][j] = b[p + j * ld] for p < k, j < n; columns n to `width` become zero. */
+/* panel[p][j] = b[p + j * ld] for p < k, j < n; columns n to `width` become copies of others. */
 static TE_TARGET void V(pack_transposed)(te_float *panel, const te_float *b, int64_t ld, int64_t k,
                                          int64_t n, int64_t width) {
     for (int64_t j = 0; j < width; j += V(lanes)) {
         int64_t p = 0;
 #if TE_VECTOR_BYTES
         for (; p + V(lanes) <= k; p += V(lanes)) {
+            const te_float *from = b + p + (j < n ? j : n - 1) * ld;
             V(vec) v[V(lanes)];
             TE_UNROLL
-            for (int i = 0; i < V(lanes); i++)
-                v[i] = j + i < n ? V(load)(b + p + (j + i) * ld) : V(set)(0);
-            TE_UNROLL
-            for (int i = 0; i < V(lanes); i++)
-                if (j + i < n) TE_PREFETCH(b + p + 2 * V(lanes) + (j + i) * ld);
+            for (int i = 0; i < V(lanes); i++) {
+                v[i] = V(load)(from);
+                TE_PREFETCH(from + 2 * V(lanes));
+                from += j + i < n - 1 ? ld : 0;
+            }
             V(transpose)(v);
             TE_UNROLL
             for (int i = 0; i < V(lanes); i++) V(store)(panel + (p + i) * width + j, v[i]);
         }
 #endif
         for (; p < k; p++)
-            for (int64_t i = 0; i < V(lanes); i++)
-                panel[p * width + j + i] = j + i < n ? b[p + (j + i) * ld] : 0;
+            for (int64_t i = j; i < j + V(lanes); i++)
+                panel[p * width + i] = b[p + (i < n ? i : n - 1) * ld];
     }
 }
 
@@ -141,6 +148,23 @@ static TE_TARGET void V(pack_rows)(te_float *pack, const te_float *b, int64_t ld
     }
 }
 
+/* Rows of a that lie one beside the other, copied into strips as tiles read them:
+ * strips[s][p][i] = a[s * strip + i + p * ld] for p < k; what follows the last row is not used. */
+enum {
+    V(strip) = V(lanes) % TE_TILE_ROWS == 0   ? V(lanes)
+               : TE_TILE_ROWS % V(lanes) == 0 ? TE_TILE_ROWS
+                                              : V(lanes) * TE_TILE_ROWS / 2
+};
+static TE_TARGET void V(pack_strips)(te_float *strips, const te_float *a, int64_t ld, int64_t rows,
+                                     int64_t k) {
+    for (int64_t p = 0; p < k; p++, a += ld) {
+        for (int64_t i = 0; i < rows; i += V(lanes)) {
+            te_float *strip = strips + i / V(strip) * V(strip) * k + p * V(strip);
+            V(store)(strip + i % V(strip), V(load_n)(a + i, rows - i));
+        }
+    }
+}
+
 /* Products of one block of b (k <= TE_BLOCK_K rows, n <= TE_BLOCK_N columns) with all rows of a. */
 static TE_TARGET void V(gemm_block)(const te_gemm *g, te_float *pack, int64_t j0, int64_t n,
                                     int64_t p0, int64_t k) {
@@ -148,9 +172,12 @@ static TE_TARGET void V(gemm_block)(const te_gemm *g, te_float *pack, int64_t j0
     const int transposed = g->b_col != 1;
     const int first = p0 == 0, last = p0 + k == g->k;
     const int direct = !transposed && (g->m <= TE_DIRECT_ROWS || k * g->b_row <= TE_DIRECT_FLOATS);
+    const int strips = g->a_row == 1 && g->a_col >= TE_STRIP_STRIDE && g->n >= TE_STRIP_COLUMNS;
+    te_float *a_pack = pack + TE_BLOCK_K * TE_BLOCK_N;
     if (!transposed && !direct) V(pack_rows)(pack, g->b + p0 * g->b_row + j0, g->b_row, k, n);
     for (int64_t i0 = 0; i0 < g->m; i0 += TE_BLOCK_M) {
         const int64_t i1 = i0 + TE_BLOCK_M < g->m ? i0 + TE_BLOCK_M : g->m;
+        if (strips) V(pack_strips)(a_pack, g->a + i0 + p0 * g->a_col, g->a_col, i1 - i0, k);
         for (int64_t j = 0; j < n; j += wide) {
             const int64_t columns = n - j < wide ? n - j : wide;
             const int narrow = columns <= V(lanes);
@@ -178,7 +205,16 @@ static TE_TARGET void V(gemm_block)(const te_gemm *g, te_float *pack, int64_t j0
             t.a = g->a + i0 * g->a_row + p0 * g->a_col;
             t.c = g->c + i0 * g->c_row + j0 + j;
             t.row_scale = last && g->row_scale ? g->row_scale + i0 : NULL;
-            V(tile_rows)(i1 - i0, narrow, &t);
+            if (!strips) {
+                V(tile_rows)(i1 - i0, narrow, &t);
+                continue;
+            }
+            t.a_row = 1;
+            t.a_col = V(strip);
+            for (int64_t i = i0; i < i1; i += V(strip)) {
+                t.a = a_pack + (i - i0) * k;
+                V(tile_rows)(i1 - i < V(strip) ? i1 - i : V(strip), narrow, &t);
+            }
         }
     }
 }

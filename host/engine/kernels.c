@@ -1,6 +1,6 @@
 /* kernels.c - the inner loops, compiled per instruction set from simd.h, gemm.h, rows.h,
- * activations.h and ternary.h, and the choice among them at run time. A build without optimisation,
- * where wide vectors would only cost compile time, has the portable ones alone. */
+ * layers.h, activations.h and ternary.h, and the choice among them at run time. A build without
+ * optimisation, where wide vectors would only cost compile time, has the portable ones alone. */
 #include "internal.h"
 #include "kernels.h"
 
@@ -80,6 +80,14 @@ static const te_float te_count[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 
     v = join(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3));                            \
     v = join(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5));                            \
     v = join(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6))
+#define TE_FOLD_16(v, join)                                                                        \
+    v = join(v,                                                                                    \
+             __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7)); \
+    v = join(v,                                                                                    \
+             __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11)); \
+    v = join(v,                                                                                    \
+             __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)); \
+    v = join(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14))
 
 /* Products of bytes, where there are kernels for them. */
 #define TE_TERNARY_ROWS_portable NULL
@@ -89,12 +97,12 @@ static const te_float te_count[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 
 #define TE_TERNARY_ROWS_avx2 te_ternary_rows_avx2
 #endif
 
-/* `products` made the matrix kernels, `suffix` the passes over rows. */
-#define TE_TABLE(label, products, suffix)                                                          \
-    static const te_kernels te_kernels_##products = {                                              \
+/* `wide` made the kernels that compute much, `suffix` those that wait for memory. */
+#define TE_TABLE(label, wide, suffix)                                                              \
+    static const te_kernels te_kernels_##wide = {                                                  \
         .name = label,                                                                             \
-        .gemm = te_gemm_##products,                                                                \
-        .transpose = te_pack_transposed_##products,                                                \
+        .gemm = te_gemm_##wide,                                                                    \
+        .transpose = te_pack_transposed_##wide,                                                    \
         .add = te_add_##suffix,                                                                    \
         .move = te_move_##suffix,                                                                  \
         .mul = te_mul_##suffix,                                                                    \
@@ -102,8 +110,8 @@ static const te_float te_count[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 
         .axpy = te_axpy_##suffix,                                                                  \
         .mul_add = te_mul_add_##suffix,                                                            \
         .dot = te_dot_##suffix,                                                                    \
-        .sum_squares = te_sum_squares_##suffix,                                                    \
-        .total = te_total_##suffix,                                                                \
+        .sum_squares = te_sum_squares_##wide,                                                      \
+        .total = te_total_##wide,                                                                  \
         .total_abs = te_total_abs_##suffix,                                                        \
         .codes = te_codes_##suffix,                                                                \
         .trits = te_trits_##suffix,                                                                \
@@ -111,19 +119,19 @@ static const te_float te_count[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 
         .ternary_rows = TE_TERNARY_ROWS_##suffix,                                                  \
         .exp_row = te_exp_row_##suffix,                                                            \
         .softmax_back = te_softmax_back_##suffix,                                                  \
-        .softmax_columns = te_softmax_columns_##suffix,                                            \
-        .softmax_columns_back = te_softmax_columns_back_##suffix,                                  \
+        .softmax_columns = te_softmax_columns_##wide,                                              \
+        .softmax_columns_back = te_softmax_columns_back_##wide,                                    \
         .activation[TE_ACT_RELU] = {te_relu_##suffix, te_relu_back_##suffix},                      \
         .activation[TE_ACT_SIGMOID] = {te_sigmoid_##suffix, te_sigmoid_back_##suffix},             \
         .activation[TE_ACT_TANH] = {te_tanh_##suffix, te_tanh_back_##suffix},                      \
-        .activation[TE_ACT_SILU] = {te_silu_##suffix, te_silu_back_##suffix},                      \
-        .activation[TE_ACT_GELU] = {te_gelu_##suffix, te_gelu_back_##suffix},                      \
+        .activation[TE_ACT_SILU] = {te_silu_##wide, te_silu_back_##wide},                          \
+        .activation[TE_ACT_GELU] = {te_gelu_##wide, te_gelu_back_##wide},                          \
         .activation[TE_ACT_EXP] = {te_exp_##suffix, te_exp_back_##suffix},                         \
         .activation[TE_ACT_LOG] = {te_log_##suffix, te_log_back_##suffix},                         \
-        .gated[TE_GATED_SWIGLU] = {te_swiglu_##suffix, te_swiglu_back_##suffix},                   \
-        .gated[TE_GATED_GEGLU] = {te_geglu_##suffix, te_geglu_back_##suffix},                      \
-        .norm = te_norm_##suffix,                                                                  \
-        .norm_back = te_norm_back_##suffix,                                                        \
+        .gated[TE_GATED_SWIGLU] = {te_swiglu_##wide, te_swiglu_back_##wide},                       \
+        .gated[TE_GATED_GEGLU] = {te_geglu_##wide, te_geglu_back_##wide},                          \
+        .norm = te_norm_##wide,                                                                    \
+        .norm_back = te_norm_back_##wide,                                                          \
         .rotate = te_rotate_##suffix,                                                              \
         .adam = te_adam_##suffix,                                                                  \
     }
@@ -178,6 +186,7 @@ static const te_float te_count[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 
 #include "simd.h"
 #include "gemm.h"
 #include "rows.h"
+#include "layers.h"
 #include "activations.h"
 TE_TABLE(TE_PORTABLE_NAME, portable, portable);
 #include "simd_end.h"
@@ -247,6 +256,7 @@ te_from_bytes_avx2(te_char8 v) {
 #include "simd.h"
 #include "gemm.h"
 #include "rows.h"
+#include "layers.h"
 #include "activations.h"
 #ifndef TE_DOUBLE
 #include "ternary.h"
@@ -254,10 +264,16 @@ te_from_bytes_avx2(te_char8 v) {
 TE_TABLE("avx2", avx2, avx2);
 #include "simd_end.h"
 
-/* Products only: passes over rows wait for memory, and gain nothing from wider vectors. */
+/* Passes that wait for memory gain nothing from wider vectors. */
 
 /* A bit mask of the first n lanes. */
 #define TE_FIRST(n) ((1u << (n)) - 1)
+
+#if defined(__clang__)
+#define TE_WIDE(name, a, b) __builtin_ia32_##name(a, b, 4)
+#else
+#define TE_WIDE(name, a, b) __builtin_ia32_##name##_mask(a, b, a, -1, 4)
+#endif
 
 #define TE_SUFFIX       avx512
 #define TE_TARGET       __attribute__((target("avx512f,avx512dq,avx2,fma")))
@@ -266,6 +282,9 @@ TE_TABLE("avx2", avx2, avx2);
 #ifdef TE_DOUBLE
 #define TE_ZIP_LOW                TE_ZIP_LOW_8
 #define TE_ZIP_HIGH               TE_ZIP_HIGH_8
+#define TE_FOLD                   TE_FOLD_8
+#define TE_MAX(a, b)              TE_WIDE(maxpd512, a, b)
+#define TE_MIN(a, b)              TE_WIDE(minpd512, a, b)
 #define TE_FUSED(a, b, c)         __builtin_ia32_vfmaddpd512_mask(a, b, c, -1, 4)
 #define TE_GCC_SQUARE_ROOT(a)     __builtin_ia32_sqrtpd512_mask(a, a, -1, 4)
 #define TE_LOAD_FIRST(p, n, rest) __builtin_ia32_loadupd512_mask(p, rest, TE_FIRST(n))
@@ -273,6 +292,9 @@ TE_TABLE("avx2", avx2, avx2);
 #else
 #define TE_ZIP_LOW                TE_ZIP_LOW_16
 #define TE_ZIP_HIGH               TE_ZIP_HIGH_16
+#define TE_FOLD                   TE_FOLD_16
+#define TE_MAX(a, b)              TE_WIDE(maxps512, a, b)
+#define TE_MIN(a, b)              TE_WIDE(minps512, a, b)
 #define TE_FUSED(a, b, c)         __builtin_ia32_vfmaddps512_mask(a, b, c, -1, 4)
 #define TE_GCC_SQUARE_ROOT(a)     __builtin_ia32_sqrtps512_mask(a, a, -1, 4)
 #define TE_LOAD_FIRST(p, n, rest) __builtin_ia32_loadups512_mask(p, rest, TE_FIRST(n))
@@ -280,6 +302,10 @@ TE_TABLE("avx2", avx2, avx2);
 #endif
 #include "simd.h"
 #include "gemm.h"
+#include "layers.h"
+#define TE_GATES_ONLY
+#include "activations.h"
+#undef TE_GATES_ONLY
 TE_TABLE("avx512", avx512, avx2);
 #include "simd_end.h"
 

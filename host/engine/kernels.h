@@ -1,19 +1,23 @@
-/* kernels.h - the table of inner loops that every instruction set fills (see rows.h and gemm.h for
- * what each does), and the parameters of the larger ones. */
+/* kernels.h - the table of inner loops that every instruction set fills (see gemm.h, rows.h and
+ * layers.h for what each does), and the parameters of the larger ones. */
 #ifndef TE_KERNELS_H
 #define TE_KERNELS_H
 
 #include "internal.h"
 
-/* Blocks of a matrix product: TE_BLOCK_K x TE_BLOCK_N of b are packed at a time (256 KB, half of a
- * small second-level cache) and multiplied with TE_BLOCK_M rows of a. A b that lies the right way
- * round is read in place when it is small (first-level cache) or when few rows would repay a copy.
+/* Blocks of a matrix product: TE_BLOCK_K x TE_BLOCK_N of b are packed at a time (at most 576 KB,
+ * for a second-level cache) and multiplied with TE_BLOCK_M rows of a. A b that lies the right way
+ * round is read in place when it is small (first-level cache) or when few rows would repay a copy;
+ * an a whose columns lie the right way round is packed when they are far apart, and used often
+ * enough.
  */
 enum {
     TE_BLOCK_M = 96,
-    TE_BLOCK_K = 256,
-    TE_BLOCK_N = 256,
-    TE_PACK_FLOATS = TE_BLOCK_K * TE_BLOCK_N,
+    TE_BLOCK_K = 384,
+    TE_BLOCK_N = 384,
+    TE_PACK_FLOATS = TE_BLOCK_K * (TE_BLOCK_N + TE_BLOCK_M),
+    TE_STRIP_STRIDE = 256,
+    TE_STRIP_COLUMNS = 256,
     TE_DIRECT_ROWS = 24,
     TE_DIRECT_FLOATS = 8192
 };
@@ -59,7 +63,7 @@ typedef struct {
 /* Columns of a panel of trits: two vectors of sums. */
 enum { TE_TERNARY_COLUMNS = 16 };
 
-/* Rows [rows, n] of the backward pass of a norm; see rows.h. */
+/* Rows [rows, n] of the backward pass of a norm; see layers.h. */
 typedef struct {
     int64_t n;
     int centred, accumulate;

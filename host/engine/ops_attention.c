@@ -133,7 +133,7 @@ static int te_rope_backward(te_ctx *ctx, te_node *node) {
  * block are kept with queries side by side, [keys, columns], so that a softmax runs down the
  * columns and needs no sums across a vector; columns beyond the last query hold what nobody reads.
  */
-enum { TE_QUERY_BLOCK = 32, TE_QUERY_ALIGN = 16 };
+enum { TE_QUERY_BLOCK = 32, TE_QUERY_ALIGN = 16, TE_NEAR_FLOATS = 4096 };
 
 typedef struct {
     int64_t batch, time, key_time, heads, kv_heads, head_dim, group;
@@ -232,26 +232,40 @@ static int64_t te_head_floats(const te_attention_dims *d) {
     return floats;
 }
 
-/* Floats of a thread's scratch, see te_attention_room. Heads of keys and values are gathered there,
- * as their rows in a tensor, one stride apart, would share few places of a cache. */
+/* Whether heads of keys and values are gathered: where the rows of a sequence are more than half of
+ * a first-level cache, those of one head, which lie one stride apart, would share few places of it.
+ */
+static int te_gathers(const te_attention_dims *d) {
+    return d->key_time * d->kv_row > TE_NEAR_FLOATS;
+}
+
+/* Floats of a thread's scratch, see te_attention_room. */
 static int64_t te_attention_scratch(const te_attention_dims *d) {
     return 4 * d->key_time * d->head_dim + (d->head_dim + d->key_time) * TE_QUERY_BLOCK;
 }
 
-/* One head: probabilities p and output o (rows of stride q_row) from q and the gathered k and v. */
+/* One head: probabilities p and output o (rows of stride q_row) from q, k and v (rows of stride
+ * `row`). */
 static void te_attention_head(te_ctx *ctx, int thread, const te_attention_dims *d,
-                              const te_float *q, const te_float *k, const te_float *v,
+                              const te_float *q, const te_float *k, const te_float *v, int64_t row,
                               te_float *q_t, te_float *p, te_float *o) {
     for (int64_t t = 0; t < d->time; t += TE_QUERY_BLOCK) {
         const te_query_block b = te_query_block_at(d, t, p);
         ctx->kernels->transpose(q_t, q + t * d->q_row, d->q_row, d->head_dim, b.rows, b.columns);
-        te_multiply(ctx, thread, b.keys, b.columns, d->head_dim, k, d->head_dim, 1, q_t, b.columns,
-                    p, b.columns, 0);
+        te_multiply(ctx, thread, b.keys, b.columns, d->head_dim, k, row, 1, q_t, b.columns, p,
+                    b.columns, 0);
         ctx->kernels->softmax_columns(b.keys, b.columns, te_keys_seen(d, t), d->scale, p);
-        te_multiply(ctx, thread, b.rows, d->head_dim, b.keys, p, 1, b.columns, v, d->head_dim,
+        te_multiply(ctx, thread, b.rows, d->head_dim, b.keys, p, 1, b.columns, v, row,
                     o + t * d->q_row, d->q_row, 0);
         p += b.keys * b.columns;
     }
+}
+
+/* The rows of one head, side by side in `to`, which is returned. */
+static te_float *te_gather_head(te_ctx *ctx, const te_attention_dims *d, const te_float *from,
+                                te_float *to) {
+    ctx->kernels->move(d->key_time, d->head_dim, from, d->kv_row, to, d->head_dim, 0);
+    return to;
 }
 
 /* The groups of heads of all sequences, each of which reads one head of keys and values, are what
@@ -269,20 +283,22 @@ typedef struct {
 static void te_attention_range(void *argument, int thread, int64_t first, int64_t last) {
     const te_attention_work *w = argument;
     const te_attention_dims *d = &w->d;
-    te_float *keys = w->scratch + thread * te_attention_scratch(d);
-    te_float *values = keys + d->key_time * d->head_dim;
-    te_float *q_t = values + d->key_time * d->head_dim;
+    const int gathers = te_gathers(d);
+    te_float *room = w->scratch + thread * te_attention_scratch(d), *q_t = room;
+    room += d->head_dim * TE_QUERY_BLOCK;
     for (int64_t i = first; i < last; i++) {
         const int64_t b = i / d->kv_heads, kv_head = i % d->kv_heads;
         const int64_t kv_at = b * d->key_time * d->kv_row + kv_head * d->head_dim;
-        w->ctx->kernels->move(d->key_time, d->head_dim, w->k + kv_at, d->kv_row, keys, d->head_dim,
-                              0);
-        w->ctx->kernels->move(d->key_time, d->head_dim, w->v + kv_at, d->kv_row, values,
-                              d->head_dim, 0);
+        const te_float *keys = w->k + kv_at, *values = w->v + kv_at;
+        if (gathers) {
+            keys = te_gather_head(w->ctx, d, keys, room);
+            values = te_gather_head(w->ctx, d, values, room + d->key_time * d->head_dim);
+        }
         for (int64_t head = kv_head * d->group; head < (kv_head + 1) * d->group; head++) {
             const int64_t q_at = b * d->time * d->q_row + head * d->head_dim;
             te_float *p = w->p + thread * w->p_thread + (b * d->heads + head) * w->head_floats;
-            te_attention_head(w->ctx, thread, d, w->q + q_at, keys, values, q_t, p, w->o + q_at);
+            te_attention_head(w->ctx, thread, d, w->q + q_at, keys, values,
+                              gathers ? d->head_dim : d->kv_row, q_t, p, w->o + q_at);
         }
     }
 }
@@ -338,30 +354,49 @@ typedef struct {
     int accumulate_q, accumulate_k, accumulate_v;
 } te_attention_back;
 
-/* A thread's scratch, side by side: a head's keys, values and their gradients [key_time, head_dim],
- * and of a block do transposed [head_dim, TE_QUERY_BLOCK] and the gradients of scores [key_time,
- * TE_QUERY_BLOCK]. */
+static te_float *te_shifted(te_float *p, int64_t by) {
+    return p ? p + by : NULL;
+}
+
+/* A head's keys, values and their gradients, with rows of stride `row`, where they are or gathered
+ * in a thread's scratch; and there, of a block, do transposed [head_dim, TE_QUERY_BLOCK] and the
+ * gradients of scores [key_time, TE_QUERY_BLOCK]. */
 typedef struct {
-    te_float *keys, *values, *dk, *dv, *d_t, *ds;
+    const te_float *keys, *values;
+    te_float *dk, *dv, *d_t, *ds;
+    int64_t row;
+    int accumulate_k, accumulate_v; /* whether dk and dv are added to */
 } te_attention_room;
 
-static te_attention_room te_attention_room_at(const te_attention_dims *d, te_float *scratch) {
+static te_attention_room te_attention_room_at(te_ctx *ctx, const te_attention_dims *d,
+                                              const te_attention_back *h, int64_t kv_at,
+                                              te_float *scratch) {
     const int64_t head = d->key_time * d->head_dim;
-    te_float *blocks = scratch + 4 * head;
-    return (te_attention_room){scratch,
-                               scratch + head,
-                               scratch + 2 * head,
-                               scratch + 3 * head,
-                               blocks,
-                               blocks + d->head_dim * TE_QUERY_BLOCK};
+    te_attention_room r = {.keys = h->k + kv_at,
+                           .values = h->v + kv_at,
+                           .dk = te_shifted(h->dk, kv_at),
+                           .dv = te_shifted(h->dv, kv_at),
+                           .d_t = scratch,
+                           .ds = scratch + d->head_dim * TE_QUERY_BLOCK,
+                           .row = d->kv_row,
+                           .accumulate_k = h->accumulate_k,
+                           .accumulate_v = h->accumulate_v};
+    if (!te_gathers(d)) return r;
+    scratch += (d->head_dim + d->key_time) * TE_QUERY_BLOCK;
+    r.keys = te_gather_head(ctx, d, r.keys, scratch);
+    r.values = te_gather_head(ctx, d, r.values, scratch + head);
+    r.dk = scratch + 2 * head;
+    r.dv = scratch + 3 * head;
+    r.row = d->head_dim;
+    r.accumulate_k = r.accumulate_v = 0;
+    return r;
 }
 
 /* dv += p^T do;  dp = do v^T;  ds = p (dp - sum(p dp)) scale;  dq = ds k;  dk += ds^T q. The last
  * block, which sees all keys, comes first, so that the first head of a group can overwrite what the
  * others add to. */
 static void te_attention_head_backward(te_ctx *ctx, int thread, const te_attention_dims *d,
-                                       const te_attention_back *h, const te_attention_room *r,
-                                       int accumulate) {
+                                       const te_attention_back *h, te_attention_room *r) {
     const int64_t n = d->head_dim;
     const te_float *p = h->p + te_head_floats(d);
     for (int64_t t = (d->time - 1) / TE_QUERY_BLOCK * TE_QUERY_BLOCK; t >= 0; t -= TE_QUERY_BLOCK) {
@@ -369,21 +404,21 @@ static void te_attention_head_backward(te_ctx *ctx, int thread, const te_attenti
         p -= b.keys * b.columns;
         const te_float *d_out = h->d_out + t * d->q_row;
         if (h->dv)
-            te_multiply(ctx, thread, b.keys, n, b.rows, p, b.columns, 1, d_out, d->q_row, r->dv, n,
-                        accumulate);
+            te_multiply(ctx, thread, b.keys, n, b.rows, p, b.columns, 1, d_out, d->q_row, r->dv,
+                        r->row, r->accumulate_v);
         if (h->dq || h->dk) {
             ctx->kernels->transpose(r->d_t, d_out, d->q_row, n, b.rows, b.columns);
-            te_multiply(ctx, thread, b.keys, b.columns, n, r->values, n, 1, r->d_t, b.columns,
+            te_multiply(ctx, thread, b.keys, b.columns, n, r->values, r->row, 1, r->d_t, b.columns,
                         r->ds, b.columns, 0);
             ctx->kernels->softmax_columns_back(b.keys, b.columns, d->scale, p, r->ds);
         }
         if (h->dq)
-            te_multiply(ctx, thread, b.rows, n, b.keys, r->ds, 1, b.columns, r->keys, n,
+            te_multiply(ctx, thread, b.rows, n, b.keys, r->ds, 1, b.columns, r->keys, r->row,
                         h->dq + t * d->q_row, d->q_row, h->accumulate_q);
         if (h->dk)
             te_multiply(ctx, thread, b.keys, n, b.rows, r->ds, b.columns, 1, h->q + t * d->q_row,
-                        d->q_row, r->dk, n, accumulate);
-        accumulate = 1;
+                        d->q_row, r->dk, r->row, r->accumulate_k);
+        r->accumulate_k = r->accumulate_v = 1;
     }
 }
 
@@ -395,23 +430,15 @@ typedef struct {
     int64_t head_floats;
 } te_attention_back_work;
 
-static te_float *te_shifted(te_float *p, int64_t by) {
-    return p ? p + by : NULL;
-}
-
 static void te_attention_back_range(void *argument, int thread, int64_t first, int64_t last) {
     const te_attention_back_work *w = argument;
     const te_attention_dims *d = &w->d;
     const te_attention_back *all = &w->all;
-    const te_attention_room room =
-        te_attention_room_at(d, w->scratch + thread * te_attention_scratch(d));
+    te_float *scratch = w->scratch + thread * te_attention_scratch(d);
     for (int64_t i = first; i < last; i++) {
         const int64_t b = i / d->kv_heads, kv_head = i % d->kv_heads;
         const int64_t kv_at = b * d->key_time * d->kv_row + kv_head * d->head_dim;
-        w->ctx->kernels->move(d->key_time, d->head_dim, all->k + kv_at, d->kv_row, room.keys,
-                              d->head_dim, 0);
-        w->ctx->kernels->move(d->key_time, d->head_dim, all->v + kv_at, d->kv_row, room.values,
-                              d->head_dim, 0);
+        te_attention_room room = te_attention_room_at(w->ctx, d, all, kv_at, scratch);
         for (int64_t g = 0; g < d->group; g++) {
             const int64_t head = kv_head * d->group + g;
             const int64_t q_at = b * d->time * d->q_row + head * d->head_dim;
@@ -420,8 +447,9 @@ static void te_attention_back_range(void *argument, int thread, int64_t first, i
             h.d_out += q_at;
             h.dq = te_shifted(h.dq, q_at);
             h.p += (b * d->heads + head) * w->head_floats;
-            te_attention_head_backward(w->ctx, thread, d, &h, &room, g > 0);
+            te_attention_head_backward(w->ctx, thread, d, &h, &room);
         }
+        if (!te_gathers(d)) continue;
         if (all->dk)
             w->ctx->kernels->move(d->key_time, d->head_dim, room.dk, d->head_dim, all->dk + kv_at,
                                   d->kv_row, all->accumulate_k);

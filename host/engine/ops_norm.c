@@ -84,7 +84,7 @@ static void te_norm_back_range(void *argument, int thread, int64_t first, int64_
     }
 }
 
-/* The formulas are at norm_back in rows.h. */
+/* The formulas are at norm_back in layers.h. */
 static int te_norm_backward(te_ctx *ctx, te_node *node) {
     te_tensor *x = node->in[0], *gain = node->in[1], *bias = node->n_in == 3 ? node->in[2] : NULL;
     te_norm_work work = {.kernels = ctx->kernels, .rows = te_rows(x), .n = te_width(x)};

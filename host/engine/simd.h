@@ -48,7 +48,6 @@ TE_INLINE V(vec) V(abs)(V(vec) a) {
     return (V(vec))((V(ivec))a & ~(V(ivec))V(set)((te_float)-0.0));
 }
 
-#if defined(TE_FOLD)
 /* Reductions: each round joins every lane with the one half, a quarter, ... of a vector away, until
  * all lanes hold the result; the order is the same on every run. */
 TE_INLINE te_float V(sum)(V(vec) v) {
@@ -61,7 +60,6 @@ TE_INLINE te_float V(largest)(V(vec) v) {
     TE_FOLD(v, V(max));
     return v[0];
 }
-#endif
 
 /* The first n < lanes elements; the other lanes get `fill`. */
 TE_INLINE V(vec) V(load_part)(const te_float *p, int64_t n, te_float fill) {
@@ -236,3 +234,9 @@ TE_INLINE V(vec) V(logistic)(V(vec) a) {
     V(vec) one = V(set)(1), root = V(vexp)(a * V(set)((te_float)-0.5));
     return one / V(fma)(root, root, one);
 }
+
+/* Passes over a row of n elements. For each vector: i is its first element, left the number of
+ * elements from there; the last, incomplete vector is loaded with harmless values. */
+#define TE_EACH_VECTOR         for (int64_t i = 0, left = n; i < n; i += V(lanes), left -= V(lanes))
+#define TE_AT(pointer)         V(load_n)((pointer) + i, left)
+#define TE_PUT(pointer, value) V(store_n)((pointer) + i, value, left)

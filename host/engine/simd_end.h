@@ -16,3 +16,6 @@
 #undef TE_MASKED_STORE
 #undef TE_LOAD_FIRST
 #undef TE_STORE_FIRST
+#undef TE_EACH_VECTOR
+#undef TE_AT
+#undef TE_PUT

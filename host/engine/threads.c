@@ -117,6 +117,8 @@ static void te_share(te_ctx *ctx, int64_t count, int64_t grain, te_range_fn func
     struct te_pool *pool = ctx->pool;
     int64_t parts = pool ? TE_PARTS * (pool->helpers + 1) : 1;
     if (count / grain < parts) parts = count / grain;
+    /* as many for each thread */
+    if (pool && parts > pool->helpers) parts -= parts % (pool->helpers + 1);
     if (parts < 2) {
         function(work, 0, 0, count);
         return;

@@ -97,6 +97,46 @@ def test_gradients_are_added_to_those_that_are_there(engine, case):
         np.testing.assert_allclose(both, 2 * first, rtol=1e-5, atol=1e-6)
 
 
+def test_products_of_many_blocks_equal_numpy(engine_simd):
+    """More than a block of rows, columns and terms, and gradients that read strips of dy."""
+    e, rng = engine_simd, np.random.default_rng(3)
+    x, w = rng.normal(size=(401, 395)), rng.normal(size=(299, 395))
+    dy = rng.normal(size=(401, 299))
+    tensors = [e.tensor(a, grad=True) for a in (x, w)]
+    y = e.op("linear", *tensors, e.ffi.NULL)
+    e.backward(y, dy)
+    close = {"rtol": 1e-4, "atol": 1e-3}
+    np.testing.assert_allclose(e.values(y), x @ w.T, **close)
+    np.testing.assert_allclose(e.grad(tensors[0]), dy @ w, **close)
+    np.testing.assert_allclose(e.grad(tensors[1]), dy.T @ x, **close)
+
+
+def test_attention_of_wide_rows_equals_that_of_each_head(engine_double):
+    """Heads of long and wide sequences are gathered, those of small ones read in place."""
+    e, rng = engine_double, np.random.default_rng(4)
+    time, groups, kv_heads, head = 70, 2, 4, 16
+    q = rng.normal(size=(2, time, groups * kv_heads * head))
+    k, v = rng.normal(size=(2, 2, time, kv_heads * head))
+    dy = rng.normal(size=q.shape)
+
+    def run(arrays, dy, kv_heads):
+        tensors = [e.tensor(a, grad=True) for a in arrays]
+        for _ in range(2):  # the second pass adds to the first
+            y = e.op("attention", *tensors, groups * kv_heads, kv_heads, 1)
+            e.backward(y, dy)
+            values = e.values(y).copy()
+            e.lib.te_tape_reset(e.ctx)
+        return [values, *(e.grad(t) / 2 for t in tensors)]
+
+    whole = run((q, k, v), dy, kv_heads)
+    for i in range(kv_heads):
+        own = slice(i * head, (i + 1) * head)
+        wide = slice(i * groups * head, (i + 1) * groups * head)
+        alone = run((q[..., wide], k[..., own], v[..., own]), dy[..., wide], 1)
+        for result, part, columns in zip(whole, alone, (wide, wide, own, own), strict=True):
+            np.testing.assert_allclose(result[..., columns], part, rtol=1e-10, atol=1e-12)
+
+
 def test_exponentials_from_zero_to_infinity(engine_simd):
     x = np.array([-200, -100, -87.5, -1, 0, 1, 88.5, 89, 200, np.inf, -np.inf, np.nan], np.float32)
     y = engine_simd.values(engine_simd.op("exp", engine_simd.tensor(x)))

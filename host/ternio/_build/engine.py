@@ -84,6 +84,8 @@ def ffi_builder(root: Path) -> cffi.FFI:
             "-fvisibility=hidden",
             "-fno-asynchronous-unwind-tables",
             "-fno-align-functions",
+            "-fno-align-jumps",
+            "-fno-align-labels",
             "-ffunction-sections",
         ],
         extra_link_args=[*strip, *blas["extra_link_args"]],
