@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,8 @@ from .errors import ModelError
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> int:
-    """Puts a file in place of the one that may be there, once `write` has filled it.
+    """Puts a file in place of the one that may be there, once `write` has filled it and it is on
+    the disk; of two that write it at once the later one's stays.
 
     Returns:
         its bytes.
@@ -23,10 +25,13 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> int:
     """
     if path.exists() and not path.is_file():
         raise ModelError(f"{path}: is no regular file; name another place to write to")
-    partial = path.with_name(path.name + ".partial")
+    # A name of its own: two may write one file at once. Short, as the whole name may have no room.
+    partial = path.with_name(f"{path.name[:32]}.{secrets.token_hex(8)}.partial")
     try:
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:
             write(file)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name on no content
         os.replace(partial, path)
     except BaseException as error:  # also a Ctrl-C: no half a file is left lying
         with suppress(OSError):

@@ -21,6 +21,19 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return apply(lib.te_linear, x, weight, bias)
 
 
+def matmul(x: Tensor, y: Tensor) -> Tensor:
+    """x @ y, a linear() whose weight is y turned: y [n, m] makes of x [..., n] a [..., m], y [n] a
+    [...].
+    """
+    if not x.ndim or y.ndim not in (1, 2) or x.shape[-1] != y.shape[0]:
+        raise ModelError(
+            f"matmul: {list(x.shape)} @ {list(y.shape)} do not fit (needs [..., n] @ [n, m] or [n])"
+        )
+    if y.ndim == 1:
+        return linear(x, y.reshape(1, -1)).reshape(x.shape[:-1])
+    return linear(x, y.T)
+
+
 def bitlinear(x: Tensor, weight: Tensor) -> Tensor:
     """BitNet b1.58 (arXiv 2402.17764): ternary weights, int8 inputs, straight-through gradient.
 

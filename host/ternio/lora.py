@@ -60,6 +60,16 @@ class LoRALinear(Module):
             return self.base(x)
         return F.lora(self.base(x), x, self.a, self.b, self.scale)
 
+    def held(self) -> Iterable[tuple[Parameter, str]]:
+        """All three while they are merged: a state does not say whether its weight has the factors
+        in it, and either guess would be wrong for some; what unmerge() puts back would be another
+        state's.
+        """
+        if self.unmerged is None:
+            return ()
+        why = "merged with its LoRA factors; lora.unmerge() the model before it takes other values"
+        return ((p, why) for p in (self.base.weight, self.a, self.b))
+
 
 def add(
     model: Module, targets: Iterable[str] | str = TARGETS, rank: int = 4, scale: float = 2.0

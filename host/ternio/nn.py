@@ -11,7 +11,7 @@ uses them, `state_dict` names them by their path.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -168,12 +168,22 @@ class Module:
         under any of its names, with the same values under each.
 
         Raises:
-            ModelError: naming what is missing, left over, of another shape or not finite. Nothing
-                is changed then.
+            ModelError: naming what is missing, left over, of another shape or not finite; or what
+                cannot change at present (see held()). Nothing is changed then.
         """
         named = list(self.named_parameters(remove_duplicate=False))
-        for parameter, value in matched(named, state, type(self).__name__):
+        pairs = matched(named, state, type(self).__name__)
+        reasons = {id(p): why for _, module in self.named_modules() for p, why in module.held()}
+        for parameter, value in pairs:
+            if id(parameter) in reasons and not np.array_equal(parameter.numpy(), value):
+                name = next(name for name, p in named if p is parameter)
+                raise ModelError(f"{name}: {reasons[id(parameter)]}")
+        for parameter, value in pairs:
             parameter.numpy()[...] = value
+
+    def held(self) -> Iterable[tuple[Parameter, str]]:
+        """Parameters of the module that load_state_dict() must leave at their values, and why."""
+        return ()
 
 
 class Linear(Module):

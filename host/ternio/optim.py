@@ -66,7 +66,7 @@ class Optimizer:
         params = list(params)
         if not all(isinstance(p, Tensor) for p in params):
             raise ModelError("optimiser: expected parameters, e.g. model.parameters()")
-        self.params, self.lr = [p for p in params if p.requires_grad], float(lr)
+        self.params, self.lr = [p for p in params if p.requires_grad], _rate("optimiser", lr)
         if not self.params:
             raise ModelError("optimiser: no parameter that requires a gradient")
         self.context = self.params[0].context
@@ -125,7 +125,8 @@ class Optimizer:
             moments[name] = float32(what, state[name], view.shape, "fiu")
             if name.startswith("1.") and (moments[name] < 0).any():
                 raise ModelError(f"{what}: expected a second moment, of values not below 0")
-        steps, rate = _number("steps", state["steps"]), _number("lr", state["lr"])
+        steps = _number("steps", state["steps"])
+        rate = _rate("optimiser state", _number("lr", state["lr"]))
         if steps != int(steps) or not 0 <= steps <= MOST_STEPS:
             raise ModelError(
                 f"optimiser state: {steps} steps; expected a whole number from 0 to 2^53"
@@ -136,7 +137,15 @@ class Optimizer:
         for name, view in self._moments().items():
             view[...] = moments[name]
         lib.te_optim_set_steps(self.pointer, steps)
-        self.lr = float(rate)
+        self.lr = rate
+
+
+def _rate(owner: str, value: float) -> float:
+    """A learning rate that can be one: below 0 a step would climb."""
+    rate = float(value)
+    if not 0 <= rate < math.inf:
+        raise ModelError(f"{owner}: lr {rate:g}; expected a finite learning rate, not below 0")
+    return rate
 
 
 def _number(name: str, value: object) -> float | int:

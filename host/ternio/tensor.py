@@ -174,9 +174,7 @@ class Tensor:
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
-        if not self.ndim:
-            raise TypeError("iteration over a tensor without dimensions")
-        return (self[i] for i in range(self.shape[0]))
+        return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
         grad = ", requires_grad=True" if self.requires_grad else ""
@@ -282,8 +280,13 @@ class Tensor:
     def __rtruediv__(self, other: object) -> Tensor:
         raise ModelError("division by a Tensor: the engine has none; above 0, x * (-y.log()).exp()")
 
-    def __matmul__(self, other: Tensor) -> Tensor:
-        return apply(lib.te_linear, self, other.T if isinstance(other, Tensor) else other, None)
+    def __matmul__(self, other: object) -> Tensor:
+        from .functional import matmul
+
+        return matmul(self, self._constant(other))
+
+    def __rmatmul__(self, other: object) -> Tensor:
+        return self._constant(other) @ self
 
     def __getitem__(self, key: object) -> Tensor:
         return index(self, key)

@@ -7,6 +7,7 @@ the same image; on the host the peer is NumPy's float32 product.
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import tempfile
@@ -55,13 +56,13 @@ def count_kernels(
     return dict(zip(regions[1:], per_mac[1:], strict=True))
 
 
-def board_table(folder: Path) -> None:
-    """Prints core x kernel x shape."""
+def board_table(folder: Path, names: list[str]) -> None:
+    """Prints core x kernel x shape of the machines named."""
     counter = images.Counter(folder)
     how = "counted by a QEMU plugin" if counter.exact else "from SysTick under -icount"
     print(f"instructions per multiply-accumulate, rows x columns ({how}; gcc -O2)")
     print(f"{'core':<12}{'kernel':<22}" + "".join(f"{r}x{c}".rjust(10) for r, c in SHAPES))
-    for machine in images.MACHINES.values():
+    for machine in (images.MACHINES[name] for name in names):
         results = [count_kernels(counter, machine, *shape) for shape in SHAPES]
         for region in results[0]:
             cells = "".join(f"{result[region]:10.3f}" for result in results)
@@ -101,12 +102,18 @@ def host_table(folder: Path) -> None:
 
 def main() -> None:
     """Prints the tables that this machine can measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--machines", nargs="*", choices=images.MACHINES, default=list(images.MACHINES),
+        help="those whose instructions are counted, all by default; none: this computer only",
+    )  # fmt: skip
+    names = parser.parse_args().machines
     missing = images.toolchain_missing()
     with tempfile.TemporaryDirectory() as folder:
         if missing:
             print(f"boards: skipped, {missing} is not on PATH")
-        else:
-            board_table(Path(folder))
+        elif names:
+            board_table(Path(folder), names)
         host_table(Path(folder))
 
 

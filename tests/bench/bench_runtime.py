@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,7 @@ def show(title: str, regions: list[str], rows: list[list[str]]) -> None:
 
 def main() -> None:
     """Prints a table per model."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     missing = images.toolchain_missing()
     if missing:
         print(f"{missing} is not installed: runtime figures left out")

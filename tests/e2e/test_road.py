@@ -53,8 +53,9 @@ def test_the_road(user, board):
     sent = user.json("flash", "merged.tern", "--board", board)
     assert sent["how"] == "sent" and sent["digest"] != flashed["digest"]
     assert user.json("infer", "test.csv", "--index", 5)["logits"] == adapted["logits"]
-    assert user.run("boards", "stop").stdout == f"stopped {board}\n"
+    assert user.json("boards", "stop", board) == {"stopped": [board]}
     assert user.json("boards")["running"] == []
+    assert user.json("boards", "stop") == {"stopped": []}
 
 
 def test_the_installed_command(user):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from ternio import __version__
+from ternio.boards import board_names
 from ternio.cli import COMMANDS, Program, app
 from ternio.errors import FitError, LinkError
 
@@ -32,6 +34,13 @@ def test_every_command_has_help_with_an_example(command):
     result = run(*command, "--help")
     assert result.exit_code == 0
     assert f"Example: ternio {' '.join(command)}" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("command", [[], *ALL_COMMANDS, ["boards"], ["adapter"]], ids=" ".join)
+def test_flags_are_shown_without_the_type_of_a_value(command):
+    output = run(*command, "--help").output
+    assert re.search(r"--help +-h +Show this message", output)
+    assert "bool" not in output.lower()
 
 
 def test_help_lists_the_commands_in_the_order_of_the_road():
@@ -174,3 +183,12 @@ def test_ctrl_c_while_options_are_read_is_one_line(monkeypatch):
 def test_the_package_is_the_program():
     done = subprocess.run([sys.executable, "-m", "ternio", "--version"], capture_output=True)
     assert (done.returncode, done.stdout) == (0, f"ternio {__version__}\n".encode())
+
+
+def test_a_board_is_a_line_in_80_columns(monkeypatch, tmp_path):
+    """Without what comes after the semicolon of "verified"."""
+    monkeypatch.setenv("TERNIO_STATE_DIR", str(tmp_path))
+    rows = run("boards").stdout.rstrip("\n").split("\n")
+    assert [row.split()[0] for row in rows[1:]] == board_names()
+    assert max(map(len, rows)) <= 80
+    assert {row.rstrip().rsplit("  ", 1)[1] for row in rows[1:]} >= {"QEMU 7.2", "builds"}

@@ -217,3 +217,22 @@ def test_mirror_with_channels_in_another_order(tmp_path):
     flipped = load_examples(str(tmp_path), MODEL, named("ax", "ay"), mirror="1,-1").windows
     expected = np.stack([ROWS[:, 1] * 3, 2 * 3.5 - 3 * ROWS[:, 0]], axis=-1)
     assert np.array_equal(flipped[0], expected / [0.5, 0.25])
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_part_of_data_without_parts_is_refused(tmp_path, part):
+    """Else all would be taken for it; without the option all it is, whatever the usual part."""
+    array, table = tmp_path / "w.npy", long_csv(tmp_path / "d.csv", [("sit", ROWS), ("walk", ROWS)])
+    np.save(array, ROWS)
+    for source, count in ((str(array), 1), (table, 2)):
+        with pytest.raises(DataError, match=f"--part {part}: .* has no parts train and test"):
+            load_examples(source, MODEL, part=part)
+        assert len(load_examples(source, MODEL, usual_part=part)) == count
+
+
+def test_parts_of_a_folder(tmp_path):
+    long_csv(tmp_path / "my_train.csv", [("sit", ROWS)] * 3)
+    long_csv(tmp_path / "my_test.csv", [("walk", ROWS)] * 2)
+    for options, count in (({}, 2), ({"part": "test"}, 2), ({"part": "train"}, 3),
+                           ({"usual_part": "train"}, 3)):  # fmt: skip
+        assert len(load_examples(str(tmp_path), MODEL, **options)) == count

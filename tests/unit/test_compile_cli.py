@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -113,7 +114,6 @@ def test_the_c_array_is_the_blob(checkpoint: Path, tmp_path: Path) -> None:
     assert f"TRACED_INFER_ARENA = {blob.infer_arena}," in text
     assert f"TRACED_LENGTH = {blob.io.length}," in text
     assert f"TRACED_CHANNELS = {blob.io.channels}," in text
-    assert [identifier(n) for n in ("a-b 1", "1st", "ü")] == ["a_b_1", "model_1st", "model_"]
     compiler = shutil.which("cc")
     if compiler:
         source = tmp_path / "use.c"
@@ -121,6 +121,30 @@ def test_the_c_array_is_the_blob(checkpoint: Path, tmp_path: Path) -> None:
         flags = ["-std=c99", "-Werror", "-o", tmp_path / "use"]
         subprocess.run([compiler, *flags, source], check=True)
         subprocess.run([tmp_path / "use"], check=True)
+
+
+def test_names_in_c_are_distinct_and_identifiers() -> None:
+    assert [identifier(n) for n in ("a-b 1", "1st")] == ["a_b_1", "model_1st"]
+    names = [
+        "手势",
+        "走路",
+        "жест",
+        "ü",
+        "é",
+        "ü1",
+        "é1",
+        "größe",
+        "groß",
+        "--",
+        "!!",
+        "_",
+        "__",
+        "🙂",
+    ]
+    words = [identifier(name) for name in names]
+    assert len(set(words)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z]\w*", word, re.ASCII) for word in words)
+    assert words[:1] + words[7:8] == ["model_u624bu52bf", "gru00f6u00dfe"]
 
 
 def test_a_model_that_fits_shows_the_account(checkpoint: Path) -> None:

@@ -18,7 +18,8 @@ from ternio.blob import Blob, read_blob
 from ternio.blob.vocabulary import ANY_OTHER
 from ternio.checkpoint import Checkpoint, save_checkpoint
 from ternio.cli import app
-from ternio.cli.generate import _Console, visible
+from ternio.cli.common import visible
+from ternio.cli.generate import _Console
 from ternio.compile import Options, agreement, pack_checkpoint
 from ternio.compile.trace import trace_stream
 from ternio.context import Context
@@ -177,10 +178,11 @@ def test_what_generate_prints_harms_no_console() -> None:
     ],
 )
 def test_generate_refuses_in_one_line(file: Path, options: tuple, text: str) -> None:
+    """And before it writes anything."""
     result = run("generate", "--model", file, *options)
-    assert result.exit_code == 1
-    assert result.output.startswith("error: ") or "error: " in result.output.splitlines()[-1]
-    assert text in result.output
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert text in result.stderr
 
 
 def test_generate_needs_a_language_model(tmp_path: Path) -> None:
@@ -188,9 +190,9 @@ def test_generate_needs_a_language_model(tmp_path: Path) -> None:
 
     path = tmp_path / "classes.tern"
     path.write_bytes(pack(transformer(Shape(length=8, layers=1))).encode())
-    result = run("generate", "--model", path)
-    assert result.exit_code == 1
-    assert "takes windows of samples, not text" in result.output
+    result = run("generate", "--model", path, "--prompt", "to be")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "takes windows of samples, not text" in result.stderr
     assert "No such file" in run("generate", "--model", tmp_path / "none").output
 
 

@@ -80,6 +80,8 @@ REFUSALS = {
     "backward twice": (after_backward, "not a result on the present tape"),
     "beta of 1": (lambda: optim.AdamW([nn.Parameter(1)], betas=(1.0, 1.0)), "must be in 0..1"),
     "a negative epsilon of Adam": (lambda: optim.Adam([nn.Parameter(1)], eps=-1), "eps -1"),
+    "a negative rate": (lambda: optim.SGD([nn.Parameter(1)], lr=-0.1), "optimiser: lr -0.1"),
+    "a rate of NaN": (lambda: optim.Chuck([nn.Parameter(1)], lr=math.nan), "optimiser: lr nan"),
     "NaN for Chuck": (lambda: optim.Chuck([nn.Parameter(1)], eps=math.nan), "eps nan"),
     "numbers as parameters": (lambda: optim.SGD([1, 2]), "expected parameters"),
     "a layer of no width": (lambda: nn.Linear(0, 3), "expected dimensions above 0"),
@@ -218,9 +220,13 @@ def test_states_of_optimisers_are_checked():
     optimiser = optim.AdamW([nn.Parameter(2, 2)])
     state = optimiser.state_dict()
     bad = {**state, "0.0": np.full((2, 2), np.nan, np.float32)}
-    for wrong in (bad, {**state, "steps": np.array(-5)}):
+    rates = [{**state, "lr": np.array(lr)} for lr in (-1e-3, math.nan, math.inf)]
+    for wrong in (bad, {**state, "steps": np.array(-5)}, *rates):
         with pytest.raises(ModelError, match="optimiser state"):
             optimiser.load_state_dict(wrong)
+    assert optimiser.lr == 1e-3
+    optimiser.load_state_dict({**state, "lr": np.array(0.0)})  # where a schedule ends
+    assert optimiser.lr == 0
 
 
 def test_sizes_that_do_not_divide():

@@ -79,6 +79,10 @@ def test_bytes():
     assert ids.dtype == np.int32
     assert (len(words), words.decode(ids), words.decode(ids[:1])) == (256, "é!", "�")
     assert words.tokens[0x41] == b"A"
+    assert words.encode(b"\xff\0").tolist() == [255, 0]
+    for act in (Vocabulary.characters("a").encode, lambda b: make_corpus(b, "b", 1)):
+        with pytest.raises(ModelError, match="vocabulary of characters: expected str, got bytes"):
+            act(b"ab")
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,27 @@ def test_factors_that_come_while_merged_are_taken_up():
     np.testing.assert_array_equal(model.predict(X), base)
 
 
+def test_a_merged_model_takes_no_other_weights():
+    """Only its own; unmerged it takes them, and gives them back after the next merge."""
+    model, other = build(ternary=False), build(ternary=False, seed=5)
+    for each in (model, other):
+        lora.add(each, ["head"], rank=2)
+        fill(each)
+    lora.merge(model)
+    before = model.predict(X)
+    for name in ("head.base.weight", "head.b"):
+        state = model.state_dict() | {name: other.state_dict()[name] + 1}
+        with pytest.raises(ModelError, match=rf"{name}: merged with .* lora.unmerge\(\)"):
+            model.load_state_dict(state)
+    model.load_state_dict(model.state_dict())
+    np.testing.assert_array_equal(model.predict(X), before)
+    lora.unmerge(model)
+    model.load_state_dict(other.state_dict())
+    lora.merge(model)
+    lora.unmerge(model)
+    np.testing.assert_array_equal(model.predict(X), other.predict(X))
+
+
 def test_merged_for_good():
     model = build(ternary=False)
     lora.add(model, rank=2)

@@ -352,6 +352,32 @@ def test_matrix_products_sums_and_transposes_are_those_of_numpy():
     np.testing.assert_allclose(w.grad, np.repeat(a.sum((0, 1))[:, None], 5, 1), rtol=1e-6)
 
 
+def test_products_with_vectors_are_those_of_numpy():
+    a, v = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4), np.array([1, -2, 3, 0.5], np.float32)
+    x, w = Tensor(a, requires_grad=True), Tensor(v, requires_grad=True)
+    for ours, theirs in ((x @ w, a @ v), (w @ w, v @ v), (w @ x[1].T, v @ a[1].T)):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.shape == theirs.shape
+    np.testing.assert_array_equal(x @ v, a @ v)
+    np.testing.assert_array_equal(np.ones((2, 3), np.float32) @ x[0], np.ones((2, 3)) @ a[0])
+    (x @ w).sum().backward()
+    np.testing.assert_allclose(x.grad, np.broadcast_to(v, a.shape), rtol=1e-6)
+    np.testing.assert_allclose(w.grad, a.sum((0, 1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [((2, 3), (2,)), ((2, 3), (2, 3)), ((3,), (2, 3, 2)), ((), (2, 2)), ((2, 2), ()), ((0,), (1,))],
+    ids=str,
+)
+def test_products_that_do_not_fit_are_refused(shapes):
+    x, y = (Tensor(np.ones(shape, np.float32)) for shape in shapes)
+    with pytest.raises(
+        ModelError, match=r"matmul: \[.*\] @ \[.*\] do not fit \(needs \[\.\.\., n\]"
+    ):
+        x @ y
+
+
 @pytest.mark.parametrize("divide", [lambda x: 1 / x, lambda x: x / x, lambda x: np.ones(2) / x])
 def test_there_is_no_division_by_a_tensor(divide):
     with pytest.raises(ModelError, match=r"division by a Tensor: .*log"):

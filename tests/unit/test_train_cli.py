@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from ternio.checkpoint import load_checkpoint, save_checkpoint
 from ternio.cli import app
+from ternio.data import load_corpus
+from ternio.runtime import Model
 
 QUICK = ["--steps", "40", "--width", "16", "--heads", "2", "--layers", "1", "--ffn", "16"]
 
@@ -235,6 +237,26 @@ def test_bytes_and_float(tmp_path):
     assert load_checkpoint(out).model.count()[1] == 0
 
 
+def test_any_file_trains_with_a_vocabulary_of_bytes(tmp_path):
+    """UTF-16, NUL and escapes are tokens like others; what a terminal would obey is shown."""
+    path, out = tmp_path / "any.bin", tmp_path / "m.ckpt"
+    content = b"\xff\xfe" + "\x1b[2J\x00".encode("utf-16-le") * 100 + b"\r\n" * 50
+    path.write_bytes(content)
+    named = ("--text", path, "-o", out, "--vocabulary", "bytes")
+    result = run(*named, *TEXT, "--sample", 40, "--temperature", 0)
+    assert result.exit_code == 0, result.output
+    assert f"data    any.bin: {len(content) - 55} + 55 bytes, vocabulary of 256" in result.output
+    assert "\\x0d" in result.output and "\r" not in result.output
+    corpus = load_corpus(path, 16, "bytes")
+    assert np.concatenate([corpus.train, corpus.validation]).astype(np.uint8).tobytes() == content
+    resumed = run("--text", path, "--resume", out, "--steps", 70, "--sample", 0)
+    assert resumed.exit_code == 0, resumed.output
+    blob = tmp_path / "m.tern"
+    assert CliRunner().invoke(app, ["pack", str(out), "-o", str(blob)]).exit_code == 0
+    model = Model.open(blob.read_bytes())
+    assert model.tokens("\0") == [0] and model.text([0, 27]) == "\0\x1b"
+
+
 def test_what_is_there_is_not_overwritten(tmp_path, monkeypatch):
     """Neither the data, nor by default a file of another task or no checkpoint at all."""
     monkeypatch.chdir(tmp_path)
@@ -260,7 +282,9 @@ def test_texts_that_cannot_be_used(tmp_path):
 
     assert "e.txt: the file is empty" in refused(*written("e.txt", b" \n"))
     assert "l.txt:2: not UTF-8 text" in refused(*written("l.txt", b"ok\ncaf\xe9 au lait" * 300))
-    assert "b.bin: contains NUL bytes: not a text" in refused(*written("b.bin", bytes(range(256))))
+    binary = refused(*written("b.bin", bytes(range(256))))
+    assert "b.bin: contains NUL bytes: not a text" in binary
+    assert binary.endswith("or train on its bytes: --vocabulary bytes")
     short = refused(*written("s.txt", b"too short"), "--context", 16)
     assert "s.txt: 9 characters; at least 340 are needed for a context of 16" in short
     assert "cannot be read" in refused("--text", tmp_path / "none.txt")

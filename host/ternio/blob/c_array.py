@@ -10,13 +10,16 @@ _BYTES_A_LINE = 24
 
 
 def identifier(name: str) -> str:
-    """A model's name as a C identifier.
+    """A model's name as a C identifier. Characters beyond ASCII are written as code points, in a
+    name without letters and digits all are: names of other scripts stay distinct.
 
-    >>> identifier("my model-2"), identifier("3d")
-    ('my_model_2', 'model_3d')
+    >>> identifier("my model-2"), identifier("3d"), identifier("\u624b")
+    ('my_model_2', 'model_3d', 'model_u624b')
     """
-    word = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return word if re.match(r"[A-Za-z]", word) else f"model_{word.lstrip('_')}"
+    plain = re.search(r"[A-Za-z0-9]", name)
+    word = "".join(f"u{ord(c):04x}" if c > "\x7f" or not plain else c for c in name)
+    word = re.sub(r"\W", "_", word, flags=re.ASCII)
+    return word if re.match(r"[A-Za-z]", name) else f"model_{word.lstrip('_')}"
 
 
 def c_array(blob: Blob) -> str:

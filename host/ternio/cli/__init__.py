@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from ternio import __version__
 from ternio.errors import TernioError
@@ -41,7 +41,27 @@ COMMANDS = (
 ClickException = typer.BadParameter.__mro__[2]
 
 
-class Program(TyperGroup):
+class Flags:
+    """Of commands and groups: a help in which flags, --help among them, show no type of a value."""
+
+    def get_params(self, ctx: typer.Context) -> list[Any]:
+        """The arguments and options."""
+        params = super().get_params(ctx)
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+class Command(Flags, TyperCommand):
+    """A command of the program."""
+
+
+class Group(Flags, TyperGroup):
+    """A command that has commands."""
+
+
+class Program(Group):
     """Turns errors into one line on stderr: 1 for what went wrong, 2 for what cannot be asked for
     or does not fit.
     """
@@ -135,6 +155,8 @@ def program(
 
 for _name in COMMANDS:
     import_module(f"ternio.cli.{_name}").register(app)
+for _group in app.registered_groups:
+    _group.cls = Group
 for _program in (app, *(group.typer_instance for group in app.registered_groups)):
     for _command in _program.registered_commands:
-        _command.help = reflowed(_command.callback)
+        _command.cls, _command.help = Command, reflowed(_command.callback)

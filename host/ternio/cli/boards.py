@@ -75,7 +75,7 @@ def _print_table(boards: list, running: list[dict]) -> None:
     table.add_column("verified")
     for b in boards:
         sizes = (f"{size // 1024} K" for size in (b.flash.bytes, b.ram.bytes, b.arena_bytes))
-        table.add_row(b.name, b.chip, b.core, *sizes, b.verified)
+        table.add_row(b.name, b.chip, b.core, *sizes, b.verified.partition(";")[0])
     show_table(table)
     for item in running:
         what = f"virtual board {item['name']}" if item["name"] else item["board"]
@@ -96,6 +96,7 @@ def stop(
             help="Virtual boards, by name or manifest file; all when none is named.",
         ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Stops virtual boards."""
     from ternio.errors import BoardError
@@ -109,4 +110,7 @@ def stop(
             there = f"running are {', '.join(running)}" if running else "none runs"
             raise BoardError(f"no virtual board {name} runs: {there}")
     stopped = [name for name in dict.fromkeys(chosen) if virtual.stop(name)]
+    if as_json:
+        emit({"stopped": stopped})
+        return
     say(f"stopped {', '.join(stopped)}" if stopped else "no virtual board runs")

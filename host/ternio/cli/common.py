@@ -79,6 +79,18 @@ def say_fact(name: str, text: str) -> None:
         name = ""
 
 
+def visible(character: str) -> str:
+    """A character that is safe to print.
+
+    >>> visible("a"), visible("\\x1b")
+    ('a', '\\\\x1b')
+    """
+    code = ord(character)
+    if character in "\n\t" or not (code < 0x20 or 0x7F <= code < 0xA0):
+        return character
+    return f"\\x{code:02x}"
+
+
 def fail(text: str, status: int) -> NoReturn:
     """Prints `error: text` on stderr and ends with `status`."""
     typer.echo(f"error: {text}", err=True)

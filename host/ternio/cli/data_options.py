@@ -24,9 +24,7 @@ DataArgument = Annotated[
 
 
 def _options(
-    part: Annotated[
-        str, typer.Option("--part", help="Which part of a data set: train or test.")
-    ] = "test",
+    part: str | None = None,
     gain: Annotated[
         str | None,
         typer.Option("--gain", help="A factor per channel on the raw values, e.g. 1,-1,-1."),
@@ -50,12 +48,15 @@ def _options(
 
 def takes_data(part: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorates a command with a parameter `how`: it gets the options on data in its place, and
-    their values as one dictionary. `part` is the default of --part.
+    their values as one dictionary. `part` is the one that a data set's examples come from without
+    --part; a table without parts gives all of them.
     """
+    about = f"Part of a data set: train or test; default {part}."
+    choice = Annotated[str | None, typer.Option("--part", help=about)]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         options = _parameters(_options)
-        options["part"] = options["part"].replace(default=part)
+        options["part"] = options["part"].replace(annotation=choice)
         own = _parameters(command)
         parameters: list[inspect.Parameter] = []
         for name, parameter in own.items():
@@ -64,7 +65,7 @@ def takes_data(part: str) -> Callable[[Callable[..., None]], Callable[..., None]
         @wraps(command)
         def run(**values: Any) -> None:
             how = {name: values.pop(name) for name in options}
-            command(**values, how=how)
+            command(**values, how={**how, "usual_part": part})
 
         del run.__wrapped__  # or typer would ask the command itself for its parameters
         run.__signature__ = inspect.Signature(parameters)

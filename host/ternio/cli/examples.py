@@ -52,7 +52,8 @@ def load_examples(
     model: ModelFacts,
     channel_names: Callable[[], tuple[str, ...]] = tuple,
     *,
-    part: str = "test",
+    part: str | None = None,
+    usual_part: str = "test",
     gain: str | None = None,
     mirror: str | None = None,
     label: str | None = None,
@@ -62,18 +63,20 @@ def load_examples(
     """Reads labelled data (.csv, .npz, .ts, a folder, `motion`) or bare windows (.npy, a .csv with
     one column per channel).
 
+    `part` is "train" or "test"; without it data that have parts give `usual_part`, others all.
     `channel_names` asks what the model's channels are called; columns with names go by them.
     `gain` and `mirror` are a factor per channel as text, e.g. "1,-1,-1": the one of the values,
     the other of their distance from the channel's mean in the training set. Longer series lose
     their end, shorter ones hold their last sample.
     """
-    if part not in PARTS:
+    if part is not None and part not in PARTS:
         raise DataError(f"--part {part}: expected train or test")
     gains = parse_factors("--gain", gain, model.channels)
     mirrors = parse_factors("--mirror", mirror, model.channels)
     notes: list[str] = []
     bare = _bare_windows(Path(source), model, channel_names, notes)
     if bare is not None:
+        _require_parts(source, part)
         if mirror is not None:
             raise DataError(f"--mirror: {source} has no training set; use labelled data, or --gain")
         series, classes = bare, [-1] * len(bare)
@@ -81,7 +84,7 @@ def load_examples(
         means = np.zeros(model.channels)
     else:
         options = {"label": label, "example_id": example_id, "layout": layout}
-        found = _labelled(source, model, channel_names, part, options, notes)
+        found = _labelled(source, model, channel_names, part, usual_part, options, notes)
         series, classes, places, means = found
     lengths = {len(values) for values in series} - {model.length}
     if lengths:
@@ -119,30 +122,40 @@ def _fit(values: np.ndarray, length: int) -> np.ndarray:
     return values[np.minimum(np.arange(length), len(values) - 1)]
 
 
+def _require_parts(source: str, part: str | None) -> None:
+    """Raises DataError where a part was asked for; `source` has none."""
+    if part is not None:
+        raise DataError(f"--part {part}: {source} has no parts train and test; leave --part out")
+
+
 def _labelled(
     source: str,
     model: ModelFacts,
     channel_names: Callable[[], tuple[str, ...]],
-    part: str,
+    part: str | None,
+    usual_part: str,
     options: dict[str, str | None],
     notes: list[str],
 ) -> tuple[list[np.ndarray], list[int], list[str], np.ndarray]:
     """Series, classes, places, and the training set's mean of each channel."""
     from ternio import data
 
+    wanted_part = part or usual_part
     if source in REFERENCE and not Path(source).exists():
         sets = data.basic_motions()
-        chosen, means = sets[PARTS.index(part)], data.channel_means(sets[0].x)
+        chosen, means = sets[PARTS.index(wanted_part)], data.channel_means(sets[0].x)
         chosen = data.other_wrist(chosen) if source != "motion" else chosen
         names = [chosen.labels[y] for y in chosen.y]
         series = [x.astype(np.float64) for x in chosen.x]
-        places = [f"{source} {part} #{i}" for i in range(len(series))]
+        places = [f"{source} {wanted_part} #{i}" for i in range(len(series))]
     else:
         train, test = data.read(source, channels=model.channels, **options)
+        if test is None:
+            _require_parts(source, part)
         wanted = channel_names()
         train = train.aligned(wanted, "the model", notes)
         raw = train
-        if test is not None and part == "test":
+        if test is not None and wanted_part == "test":
             raw = test.aligned(wanted, "the model", notes)
         if raw.recording:
             raw = data.cut(raw, model.length, model.length, notes)

@@ -6,18 +6,20 @@ import codecs
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import SEED, BoardOption, JsonOption, PortOption, emit, example, say
+from .common import SEED, BoardOption, JsonOption, PortOption, emit, example, say, visible
 
 if TYPE_CHECKING:
     from ternio.link.client import BoardClient
 
 Write = Callable[[str, int, dict[str, Any]], Iterator[bytes]]
-"""Prompt, number of tokens, settings of the sampler -> the bytes of the text, a few at a time."""
+"""Prompt, number of tokens, settings of the sampler -> the bytes of the text, a few at a time. A
+prompt that it does not take is refused by the call, not by the first bytes."""
 
 
 def register(app: typer.Typer) -> None:
@@ -62,13 +64,15 @@ def generate(
     _check(settings)
     start, text = time.perf_counter(), b""
     with _writer(board, port, model) as (write, twin):
+        here = twin() if native else None
+        pieces = write(prompt, tokens, settings)
         show = _Console(quiet=as_json)
         show(prompt.encode())
-        for piece in write(prompt, tokens, settings):
+        for piece in pieces:
             text += piece
             show(piece)
         show.end()
-        if native and b"".join(twin()(prompt, tokens, settings)) != text:
+        if here is not None and b"".join(here(prompt, tokens, settings)) != text:
             raise RuntimeFault("the board's text differs from what its blob writes here")
     seconds = time.perf_counter() - start
     if as_json:
@@ -115,27 +119,25 @@ def _writer(
 def _board_writer(client: BoardClient) -> Write:
     def write(prompt: str, tokens: int, settings: dict[str, Any]) -> Iterator[bytes]:
         client.prompt(prompt)
-        yield from client.generate(tokens, **settings)
+        return client.generate(tokens, **settings)
 
     return write
 
 
 def local_writer(blob: bytes, name: str = "blob") -> Write:
-    """What writes with a blob on this computer; DataError where it is no language model. `name` is
-    what errors call it.
-    """
+    """What writes with a blob on this computer. `name` is what errors call it."""
     from ternio.blob import Blob
     from ternio.runtime import Model, Sampler, Session
 
     model, vocabulary = Model(blob, name), Blob.decode(blob).vocabulary
 
     def write(prompt: str, tokens: int, settings: dict[str, Any]) -> Iterator[bytes]:
-        known = model.tokens(prompt)
-        source = Session(model).generate(known, Sampler(**settings))
-        for _ in range(tokens):
-            token = next(source)
-            is_byte = vocabulary is not None and vocabulary.is_bytes
-            yield bytes([token]) if is_byte else model.text([token]).encode()
+        source = Session(model).generate(model.tokens(prompt), Sampler(**settings))
+        return (written(token) for token in islice(source, tokens))
+
+    def written(token: int) -> bytes:
+        is_byte = vocabulary is not None and vocabulary.is_bytes
+        return bytes([token]) if is_byte else model.text([token]).encode()
 
     return write
 
@@ -158,15 +160,3 @@ class _Console:
         self(b"", final=True)
         if not self.quiet:
             typer.echo()
-
-
-def visible(character: str) -> str:
-    """A character that is safe to print.
-
-    >>> visible("a"), visible("\\x1b")
-    ('a', '\\\\x1b')
-    """
-    code = ord(character)
-    if character in "\n\t" or not (code < 0x20 or 0x7F <= code < 0xA0):
-        return character
-    return f"\\x{code:02x}"

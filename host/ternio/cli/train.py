@@ -71,10 +71,12 @@ def train(
         float, _option(_DATA, "--test-fraction", text="Part set aside without --test.")
     ] = 0.25,
     text: Annotated[
-        str | None, _option(_TEXT, "--text", text="Text file (UTF-8): DATA with --task lm.")
+        str | None,
+        _option(_TEXT, "--text", text="Text file (UTF-8; any with bytes): DATA with --task lm."),
     ] = None,
     vocabulary: Annotated[
-        str | None, _option(_TEXT, "--vocabulary", text="characters (default) or bytes.")
+        str | None,
+        _option(_TEXT, "--vocabulary", text="characters (default), or bytes: takes any file."),
     ] = None,
     context: Annotated[
         int | None, _option(_TEXT, "--context", text="Tokens that the model sees; default 128.")

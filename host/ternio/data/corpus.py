@@ -1,4 +1,6 @@
-"""Texts to train language models on: any UTF-8 file, or the reference text by name."""
+"""Texts to train language models on: a UTF-8 file, the bytes of any file, or the reference text by
+name.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from .text import read_text
+from .text import read_bytes, read_text
 from .vocabulary import Vocabulary
 
 REFERENCE_TEXT = "text"
@@ -41,12 +43,13 @@ class Corpus:
 
 
 def make_corpus(
-    text: str, name: str, context: int, vocabulary: str | Vocabulary = "characters"
+    text: str | bytes, name: str, context: int, vocabulary: str | Vocabulary = "characters"
 ) -> Corpus:
     """Encodes a text and sets its last 5 % aside.
 
     Args:
-        text: at least long enough for one window of `context` tokens on each side.
+        text: at least long enough for one window of `context` tokens on each side; bytes for a
+            vocabulary of bytes only.
         name: for reports and messages.
         context: tokens per window.
         vocabulary: "characters" (those of the text), "bytes", or a given one.
@@ -88,13 +91,14 @@ def reference_text() -> str:
 def load_corpus(
     source: str | Path, context: int = 128, vocabulary: str | Vocabulary = "characters"
 ) -> Corpus:
-    """The reference text (`text`, unless a file has that name) or a UTF-8 file.
+    """The reference text (`text`, unless a file has that name) or a file: with a vocabulary of
+    bytes any one as it is, else UTF-8, its line ends made `\\n`.
 
     Args:
         source, context, vocabulary: see make_corpus().
 
     Raises:
-        DataError: the file is missing, empty, not UTF-8, binary, or too short.
+        DataError: the file is missing, empty or too short, or not UTF-8 where it must be.
     """
     if str(source) == REFERENCE_TEXT and not Path(source).exists():
         text = reference_text()
@@ -103,5 +107,9 @@ def load_corpus(
         note = f"the reference text of Python {version}: {len(text)} characters"
         return replace(corpus, notes=(note, *corpus.notes))
     path = Path(source)
-    text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
+    kind = vocabulary if isinstance(vocabulary, str) else vocabulary.kind
+    if kind == "bytes":
+        return make_corpus(read_bytes(path), path.name, context, vocabulary)
+    text = read_text(path, ", or train on its bytes: --vocabulary bytes")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     return make_corpus(text, path.name, context, vocabulary)

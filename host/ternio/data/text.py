@@ -9,23 +9,35 @@ from ..errors import DataError
 _MISSING = frozenset(("", "?", "na", "n/a", "nan", "null", "none"))
 
 
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file (a byte-order mark is dropped)."""
+def read_bytes(path: Path) -> bytes:
+    """The content of a file that is not empty."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     if not data.strip():
         raise DataError(f"{path.name}: the file is empty{' but for white space' * bool(data)}")
+    return data
+
+
+def read_text(path: Path, otherwise: str = "") -> str:
+    """The text of a UTF-8 file (a byte-order mark is dropped).
+
+    Args:
+        path: of the file.
+        otherwise: what else to do with a file that is none, for the message.
+    """
+    data = read_bytes(path)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(f"{path.name}: UTF-16 text; save it as UTF-8")
+        raise DataError(f"{path.name}: UTF-16 text; save it as UTF-8{otherwise}")
     if b"\0" in data:
-        raise DataError(f"{path.name}: contains NUL bytes: not a text file")
+        raise DataError(f"{path.name}: contains NUL bytes: not a text file{otherwise}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path.name}:{line}: not UTF-8 text; save the file as UTF-8") from error
+        text = f"{path.name}:{line}: not UTF-8 text; save the file as UTF-8{otherwise}"
+        raise DataError(text) from error
 
 
 def is_number(cell: str) -> bool:

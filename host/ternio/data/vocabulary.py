@@ -27,7 +27,7 @@ class Vocabulary:
 
     Attributes:
         kind: "characters", where id i is characters[i] and one id more, the last, is every other
-            character; or "bytes", where ids are those of UTF-8.
+            character; or "bytes", where an id is a byte (a text's are those of UTF-8).
         alphabet: the characters in order of their code points; "" for bytes.
     """
 
@@ -51,9 +51,9 @@ class Vocabulary:
         return cls("characters", "".join(sorted(c for c, _ in found[:count])))
 
     @classmethod
-    def of(cls, kind: str, text: str) -> Vocabulary:
-        """The vocabulary of a kind for a text."""
-        return cls.characters(text) if kind == "characters" else cls(kind)
+    def of(cls, kind: str, text: str | bytes) -> Vocabulary:
+        """The vocabulary of a kind for a text, which may be bytes where the kind is "bytes"."""
+        return cls.characters(_characters(text)) if kind == "characters" else cls(kind)
 
     def __len__(self) -> int:
         return 256 if self.kind == "bytes" else len(self.alphabet) + 1
@@ -79,11 +79,14 @@ class Vocabulary:
         """What a text may begin after: a line break where that is known, else a known character."""
         return "\n" if self.kind == "bytes" or "\n" in self.alphabet else self.alphabet[0]
 
-    def encode(self, text: str) -> np.ndarray:
-        """Ids int32 [n] of a text; n is the number of its characters or bytes."""
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Ids int32 [n] of a text; n is the number of its characters or bytes. Only a vocabulary
+        of bytes takes bytes; they need not be UTF-8.
+        """
         if self.kind == "bytes":
-            return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
-        points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+            data = text.encode() if isinstance(text, str) else text
+            return np.frombuffer(data, np.uint8).astype(np.int32)
+        points = np.frombuffer(_characters(text).encode("utf-32-le"), np.uint32)
         known = self._code_points
         at = np.minimum(np.searchsorted(known, points), len(known) - 1)
         return np.where(known[at] == points, at, len(known)).astype(np.int32)
@@ -104,3 +107,9 @@ class Vocabulary:
             return cls(str(values["kind"]), str(values["alphabet"]))
         except (KeyError, TypeError) as error:
             raise ModelError(f"vocabulary: {error!r}") from error
+
+
+def _characters(text: str | bytes) -> str:
+    if not isinstance(text, str):
+        raise ModelError(f"vocabulary of characters: expected str, got {type(text).__name__}")
+    return text
