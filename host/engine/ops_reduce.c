@@ -4,6 +4,10 @@
 
 /* ---- Mean over time: [..., time, width] -> [..., width] ---- */
 
+/* So many rows are added up before their sum meets the others': a float that has grown large takes
+ * nothing small any more. */
+enum { TE_MEAN_BLOCK = 1024 };
+
 te_tensor *te_mean_pool(te_ctx *ctx, te_tensor *x) {
     int64_t shape[TE_MAX_DIMS];
     char text[TE_SHAPE_CHARS];
@@ -15,12 +19,22 @@ te_tensor *te_mean_pool(te_ctx *ctx, te_tensor *x) {
     memcpy(shape, x->shape, sizeof shape);
     shape[x->ndim - 2] = width;
     te_tensor *y = te_tensor_new(ctx, TE_DTYPE_FLOAT, x->ndim - 1, shape);
-    if (!y) return NULL;
+    te_float *sum = te_alloc_floats(ctx, width);
+    if (!y || !sum) {
+        te_release(y);
+        te_free(ctx, sum);
+        return NULL;
+    }
     te_clear_floats(te_values(y), y->numel);
     for (int64_t i = 0; i < te_rows(x); i++) {
+        const int64_t t = i % time;
         te_float *row = te_values(y) + i / time * width;
-        ctx->kernels->add(width, row, te_values(x) + i * width, row);
+        if (t % TE_MEAN_BLOCK == 0) te_clear_floats(sum, width);
+        ctx->kernels->add(width, sum, te_values(x) + i * width, sum);
+        if (t % TE_MEAN_BLOCK == TE_MEAN_BLOCK - 1 || t == time - 1)
+            ctx->kernels->add(width, row, sum, row);
     }
+    te_free(ctx, sum);
     ctx->kernels->scale(y->numel, (te_float)1 / (te_float)time, te_values(y), te_values(y));
     te_node node = {.op = TE_OP_MEAN_POOL, .n_in = 1, .in = {x}};
     return te_record(ctx, &node, y);

@@ -75,7 +75,8 @@ def attention(
 
     q [batch, time, heads * head_dim]; k, v [batch, time, kv_heads * head_dim] -> like q
     """
-    return apply(lib.te_attention, q, k, v, heads, kv_heads or heads, int(is_causal))
+    shared = heads if kv_heads is None else kv_heads
+    return apply(lib.te_attention, q, k, v, heads, shared, int(is_causal))
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:

@@ -241,3 +241,10 @@ def test_max_pool_takes_the_first_of_equals_and_keeps_a_nan(engine):
         [lambda dy: dy * (np.arange(3)[:, None] == first)],
         lambda torch, t: t.max(0).values,
     )
+
+
+def test_mean_of_many_rows(engine_simd):
+    """One sum of floats alone would be 1 % beside it."""
+    e = engine_simd
+    y = e.op("mean_pool", e.tensor(np.full((1 << 20, 1), 0.1, np.float32)))
+    np.testing.assert_allclose(e.values(y), [0.1], rtol=1e-4)

@@ -177,3 +177,9 @@ def test_what_does_not_fit():
     with pytest.raises(ModelError, match="tensors of two contexts"):
         F.cat([x, other])
     x.context.reset()
+
+
+def test_attention_without_heads_of_keys_is_refused():
+    x = Tensor.from_numpy(np.ones((1, 2, 8), np.float32))
+    with pytest.raises(ModelError, match="kv_heads 0 must divide"):
+        F.attention(x, x, x, 2, kv_heads=0)
