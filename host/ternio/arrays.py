@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
-from ._engine import ffi
+from ._engine import ffi, lib
 from .errors import ModelError
+
+# NumPy arrays lent to the engine, until it hands them back.
+_lent: dict[int, tuple[object, np.ndarray]] = {}
+_lendings = itertools.count()
+
+
+@ffi.def_extern(name="te_py_release")
+def _release_lent(owner: object) -> None:
+    _lent.pop(ffi.from_handle(owner), None)
 
 
 class Memory:
@@ -47,3 +58,27 @@ def as_numbers(data: object) -> np.ndarray:
             raise ModelError("Tensor: values beyond the range of float32")
         return values
     raise ModelError(f"Tensor: expected float or 32-bit int values, got {array.dtype}")
+
+
+def lend(context: object, array: np.ndarray) -> object:
+    """The engine's tensor over the memory of an array of any strides; NULL where it fails."""
+    if not isinstance(array, np.ndarray):
+        raise ModelError(f"from_numpy: expected a NumPy array, got {type(array).__name__}")
+    kinds = {"float32": lib.TE_DTYPE_FLOAT, "int32": lib.TE_DTYPE_INT32}
+    kind = kinds.get(str(array.dtype))
+    if kind is None or not array.flags.writeable or not array.flags.aligned:
+        raise ModelError(
+            f"from_numpy: expected a writable, aligned float32 or int32 array, got "
+            f"{array.dtype}; copy it with Tensor(array)"
+        )
+    key = next(_lendings)
+    handle = ffi.new_handle(key)
+    _lent[key] = (handle, array)
+    data = ffi.cast("void *", array.ctypes.data)
+    shape, strides = list(array.shape), [step // array.itemsize for step in array.strides]
+    tensor = lib.te_from_strided(
+        context, kind, array.ndim, shape, strides, data, lib.te_py_release, handle
+    )
+    if tensor == ffi.NULL:
+        del _lent[key]
+    return tensor

@@ -6,28 +6,18 @@ memory goes with the context's next call after the last of them, whatever became
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ._engine import ffi, lib
-from .arrays import Memory, as_numbers
+from .arrays import Memory, as_numbers, lend
 from .context import Context, current_context, manual_seed, no_grad
 from .errors import ModelError
 from .indexing import index
 
 __all__ = ["Context", "Tensor", "current_context", "manual_seed", "no_grad"]
-
-# NumPy arrays lent to the engine, until it hands them back.
-_lent: dict[int, tuple[object, np.ndarray]] = {}
-_lendings = itertools.count()
-
-
-@ffi.def_extern(name="te_py_release")
-def _release_lent(owner: object) -> None:
-    _lent.pop(ffi.from_handle(owner), None)
 
 
 class Tensor:
@@ -76,26 +66,8 @@ class Tensor:
     @classmethod
     def from_numpy(cls, array: np.ndarray, context: Context | None = None) -> Tensor:
         """A tensor over the memory of a float32 or int32 array, of any strides, without a copy."""
-        if not isinstance(array, np.ndarray):
-            raise ModelError(f"from_numpy: expected a NumPy array, got {type(array).__name__}")
-        kinds = {"float32": lib.TE_DTYPE_FLOAT, "int32": lib.TE_DTYPE_INT32}
-        kind = kinds.get(str(array.dtype))
-        if kind is None or not array.flags.writeable or not array.flags.aligned:
-            raise ModelError(
-                f"from_numpy: expected a writable, aligned float32 or int32 array, got "
-                f"{array.dtype}; copy it with Tensor(array)"
-            )
-        context, key = context or current_context(), next(_lendings)
-        handle = ffi.new_handle(key)
-        _lent[key] = (handle, array)
-        data = ffi.cast("void *", array.ctypes.data)
-        shape, strides = list(array.shape), [step // array.itemsize for step in array.strides]
-        pointer = lib.te_from_strided(
-            context.pointer, kind, array.ndim, shape, strides, data, lib.te_py_release, handle
-        )
-        if pointer == ffi.NULL:
-            del _lent[key]
-        return cls.wrap(pointer, context)
+        context = context or current_context()
+        return cls.wrap(lend(context.pointer, array), context)
 
     def _adopt(self, pointer: object) -> None:
         self.context.check(pointer != ffi.NULL)

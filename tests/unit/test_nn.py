@@ -39,25 +39,25 @@ def test_from_numpy_shares_and_returns_the_array():
     array[0, 0] = 7
     assert tensors[1].numpy()[0, 0] == 7
     assert tensors[2].dtype == np.int32
-    from ternio import tensor
+    from ternio import arrays
 
-    assert len(tensor._lent) == 3
+    assert len(arrays._lent) == 3
     del tensors
     Tensor(0.0)  # the next call frees
-    assert not tensor._lent
+    assert not arrays._lent
 
 
 def test_from_numpy_keeps_the_array_while_the_tape_needs_it():
-    from ternio import tensor
+    from ternio import arrays
 
     with Context() as context:
         w = Tensor([[2.0]], requires_grad=True)
         y = F.linear(Tensor.from_numpy(np.full((1, 1), 3.0, np.float32)), w)
         gc.collect()
-        assert len(tensor._lent) == 1
+        assert len(arrays._lent) == 1
         y.reshape([]).backward()
         np.testing.assert_array_equal(w.grad, [[3.0]])
-        assert not tensor._lent
+        assert not arrays._lent
         assert not context.tape()
 
 

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from ternio import Context, Tensor, dropped, tensor
+from ternio import Context, Tensor, arrays, dropped
 
 
 class Box:
@@ -30,8 +30,8 @@ def in_a_thread(work) -> None:
 def lent():
     """How many arrays of this test are on loan."""
     gc.collect()
-    before = set(tensor._lent)
-    return lambda: len(set(tensor._lent) - before)
+    before = set(arrays._lent)
+    return lambda: len(set(arrays._lent) - before)
 
 
 def test_a_tensor_is_freed_by_the_thread_that_uses_its_context(lent):
