@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -85,6 +86,7 @@ def test_usage_errors_are_one_line_and_two(arguments):
         (["adapter", "push", __file__], "test_cli.py: not a ternio adapter"),
         (["adapter", "merge", "a", "b", "-o", "c"], "cannot read the blob a"),
         (["boards", "stop", "none"], "no virtual board none runs"),
+        (["monitor", "--part", "test", "--id", "n"], "--part, --id without data"),
         (["demo", "poetry"], "no demonstration 'poetry'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -96,6 +98,12 @@ def test_errors_are_one_line_and_one(arguments, words, tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert result.output.startswith("error: ") and result.output.count("\n") == 1
     assert words in result.output
+
+
+@pytest.mark.parametrize("words", [["stop", "--json"], ["--json", "stop"]])
+def test_boards_that_stop_are_told_as_json_wherever_it_is_asked(words, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERNIO_STATE_DIR", str(tmp_path))
+    assert json.loads(run("boards", *words).output) == {"stopped": []}
 
 
 def program_that(raises: Exception) -> typer.Typer:

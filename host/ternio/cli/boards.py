@@ -24,6 +24,7 @@ def list_boards(
 ) -> None:
     """Lists the boards that ternio knows and those that run."""
     if ctx.invoked_subcommand:
+        ctx.obj = as_json  # `boards --json stop` is `boards stop --json`
         return
     from ternio.boards import board_names, load_board
     from ternio.link.find import ask_if_free, serial_ports
@@ -89,6 +90,7 @@ def _model(info) -> str:
 
 
 def stop(
+    ctx: typer.Context,
     names: Annotated[
         list[str] | None,
         typer.Argument(
@@ -110,7 +112,7 @@ def stop(
             there = f"running are {', '.join(running)}" if running else "none runs"
             raise BoardError(f"no virtual board {name} runs: {there}")
     stopped = [name for name in dict.fromkeys(chosen) if virtual.stop(name)]
-    if as_json:
+    if as_json or ctx.obj:
         emit({"stopped": stopped})
         return
     say(f"stopped {', '.join(stopped)}" if stopped else "no virtual board runs")

@@ -97,3 +97,18 @@ def examples_for(
     for line in examples.notes:
         note(line)
     return examples
+
+
+def refuse_options(how: dict[str, Any], option: str) -> None:
+    """Refuses options on data where there is no data.
+
+    Raises:
+        DataError: one was given; `option` is the one that would bring the data.
+    """
+    from ternio.errors import DataError
+
+    given = [f"--{name.replace('example_', '')}" for name in _parameters(_options) if how[name]]
+    if given:
+        raise DataError(
+            f"{', '.join(given)} without data: give the data with {option}, or leave it out"
+        )

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .common import BoardOption, PortOption, connect, example
-from .data_options import examples_for, takes_data
+from .data_options import examples_for, refuse_options, takes_data
 
 HISTORY = 12
 BAR_CELLS = 30
@@ -46,6 +46,8 @@ def monitor(
     ] = False,
 ) -> None:
     """Shows inferences and adaptation live; Ctrl-C ends it."""
+    if not feed:
+        refuse_options(how, "--feed")
     with connect(board, port) as client:
         info = client.info()
         windows = examples_for(feed, info, client.channel_names, how).windows if feed else None
