@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from ternio import __version__
 from ternio.boards import board_names
-from ternio.cli import COMMANDS, Program, app
+from ternio.cli import COMMANDS, Program, app, common
 from ternio.errors import FitError, LinkError
 
 SCRIPT = Path(sys.executable).with_name("ternio")
@@ -104,6 +104,26 @@ def test_errors_are_one_line_and_one(arguments, words, tmp_path, monkeypatch):
 def test_boards_that_stop_are_told_as_json_wherever_it_is_asked(words, tmp_path, monkeypatch):
     monkeypatch.setenv("TERNIO_STATE_DIR", str(tmp_path))
     assert json.loads(run("boards", *words).output) == {"stopped": []}
+
+
+def test_control_characters_are_shown_to_people_not_sent_to_the_terminal(capsys):
+    from rich.table import Table
+
+    word, safe = "\x1b[2Jx\x07\x9b", r"\x1b[2Jx\x07\x9b"
+    common.say(word)
+    common.say_fact("data", word)
+    common.note(word)
+    with pytest.raises(typer.Exit):
+        common.fail(word, 1)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (f"{safe}\ndata    {safe}\n", f"note: {safe}\nerror: {safe}\n")
+    table = Table("name", word, box=None, pad_edge=False)
+    table.add_row("[/b] :smile:", word)
+    common.show_table(table)
+    said = capsys.readouterr().out
+    assert said.count(safe) == 2 and "[/b] :smile:" in said and not set("\x1b\x07\x9b") & set(said)
+    refused = CliRunner().invoke(app, ["train", f"--{word}"])
+    assert "\x1b" not in refused.output and r"\x1b[2J" in refused.output
 
 
 def program_that(raises: Exception) -> typer.Typer:

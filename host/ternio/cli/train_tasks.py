@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from ternio.cli.common import FACT_COLUMNS, command, emit, note, say, say_fact, visible
+from ternio.cli.common import FACT_COLUMNS, command, emit, note, say, say_fact
 from ternio.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _finish(
         for name, text in lines.items():
             say_fact(name, text) if name != "next" else say(f"{name:<{FACT_COLUMNS}}{text}")
         if sample is not None:
-            say("sample\n" + "".join(map(visible, sample)))
+            say("sample\n" + sample)
     if fit.interrupted:
         raise typer.Exit(130)
 
