@@ -161,8 +161,8 @@ te_status te_set_simd(te_ctx *ctx, const char *name);
 const char *te_blas(void);
 
 /* Threads that share the work of large operations (1 at the start, at most 64). Results do not
- * depend on their number. Helper threads do not survive fork(): set 1 before, or in the child make
- * a new context. */
+ * depend on their number. The child of a fork() goes on with its one thread until it sets their
+ * number again. */
 int te_threads(const te_ctx *ctx);
 te_status te_set_threads(te_ctx *ctx, int threads);
 

@@ -13,11 +13,18 @@ import numpy as np
 
 from ._engine import ffi, lib
 from .arrays import Memory, as_numbers, lend
-from .context import Context, current_context, manual_seed, no_grad
+from .context import Context, current_context, manual_seed, no_grad, set_num_threads
 from .errors import ModelError
 from .indexing import index
 
-__all__ = ["Context", "Tensor", "current_context", "manual_seed", "no_grad"]
+__all__ = [
+    "Context",
+    "Tensor",
+    "current_context",
+    "manual_seed",
+    "no_grad",
+    "set_num_threads",
+]
 
 
 class Tensor:
