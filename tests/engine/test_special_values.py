@@ -51,7 +51,7 @@ def check(e, run, arrays, expected, gradients=None, theirs=None):
     for t, gradient in zip(tensors, gradients or [], strict=bool(gradients)):
         np.testing.assert_allclose(e.grad(t), gradient(dy), **close)
     if theirs and torch():
-        inputs = [torch().tensor(a, grad=True) for a in arrays]
+        inputs = [torch().tensor(a, requires_grad=True) for a in arrays]
         other = theirs(torch(), *inputs)
         np.testing.assert_allclose(e.values(y), other.detach(), **close)
         other.backward(torch().tensor(dy))
