@@ -295,3 +295,19 @@ def test_texts_that_cannot_be_used(tmp_path):
     assert "--label is for --task classify; the task is lm" in refused(*good, "--label", "x")
     assert "--prompt is not to be empty" in refused(*good, "--prompt", "")
     assert "--temperature" in refused(*good, "--temperature", "nan")
+
+
+def test_a_diverged_training_leaves_the_earlier_checkpoint(tmp_path):
+    path, out = tmp_path / "rhyme.txt", tmp_path / "m.ckpt"
+    path.write_text("the cat sat on the mat.\n" * 60)
+    assert run("--text", path, "--task", "lm", "-o", out, *TEXT, "--sample", 0).exit_code == 0
+    kept = out.read_bytes()
+    wild = [*TEXT[:10], "--batch", 4, "--steps", 8, "--lr", 1e18]
+    for more in ([], ["--sample", 0], ["--float"], ["--json"]):
+        error = refused("--text", path, "--task", "lm", "-o", out, *wild, *more)
+        assert re.search(r"diverged: .* at step 8; try a lower --lr", error)
+        assert out.read_bytes() == kept
+    windows = long_csv(tmp_path / "data.csv", [8] * 12, ["a", "b"] * 6)
+    other = tmp_path / "other.ckpt"
+    assert "diverged: " in refused(windows, "-o", other, *QUICK, "--steps", 5, "--lr", 1e18)
+    assert not other.exists()

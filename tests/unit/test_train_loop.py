@@ -168,6 +168,16 @@ def test_training_gives_up_when_nothing_is_finite():
         Loop(model, LoopConfig(steps=60), drawing(model, factors)).run()
 
 
+def test_a_training_that_diverges_at_its_end_is_an_error():
+    """Fewer updates are left out than make training give up, but what remains is of no use."""
+    model = build()
+    with pytest.raises(ModelError, match="diverged: the validation loss became nan at step 3; try"):
+        trained_on(model, [math.nan], 9)
+    assert not model.training
+    with pytest.raises(ModelError, match=r"diverged: \S+ is not finite at step 1; try a lower"):
+        Loop(model, LoopConfig(steps=1, lr=1e39), drawing(model)).run()
+
+
 def test_an_overflowing_gradient_lowers_the_loss_scale():
     """At 2^126 they overflow; the scale falls until they do not, and training goes on."""
     scaled = build()

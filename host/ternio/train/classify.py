@@ -99,7 +99,7 @@ def fit(
 
     Raises:
         DataError: labels or shapes that do not fit the model, or other data than before.
-        ModelError: the loss is no longer finite.
+        ModelError: loss or weights are no longer finite.
     """
     config = config or TrainConfig()
     if len(train.labels) != model.config.classes:
@@ -245,6 +245,11 @@ def train_classifier(
     state = resume.state if resume else None
     result = fit(model, inputs, sets.train, config, progress, state)
     evaluation = evaluate(model, inputs, sets.test)
+    if not np.isfinite(evaluation.logits).all():
+        raise ModelError(
+            f"diverged: after {len(result.loss)} steps the model's answers are not finite; "
+            "try a lower --lr"
+        )
     report = {"data": sets.train.name, "accuracy": evaluation.accuracy, "seed": config.seed}
     checkpoint = Checkpoint(
         model,

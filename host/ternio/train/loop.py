@@ -173,7 +173,11 @@ class Loop:
         self.interrupts = Interrupts(math.inf)
 
     def run(self) -> FitResult:
-        """Trains to the end, to Ctrl-C, or until the patience has run out."""
+        """Trains to the end, to Ctrl-C, or until the patience has run out.
+
+        Raises:
+            ModelError: loss, validation or weights are no longer finite.
+        """
         result, start = self.result, time.monotonic()
         with hold_interrupts():  # what was reached is not lost on the way out
             self.model.train()
@@ -188,6 +192,7 @@ class Loop:
                 self.model.eval()
             result.seconds = time.monotonic() - start
             result.stopped = len(result.loss) < self.config.steps and not result.interrupted
+            self._require_finite()
             result.state = self._state()
             if self.best is not None:
                 self.model.load_state_dict(self.best)
@@ -222,7 +227,7 @@ class Loop:
         result.loss.append(value if finite else math.nan)
         if self.guard.in_a_row > MOST_SKIPPED:
             what = "gradient became infinite" if math.isfinite(value) else f"loss became {value}"
-            raise ModelError(f"the {what} at step {len(result.loss)}; try a lower --lr")
+            raise self._diverged(f"the {what}")
         self.last = self._snapshot()
 
     def _accumulate(self) -> float:
@@ -253,6 +258,8 @@ class Loop:
         with self.interrupts.tolerating(0):
             loss = self.validate()
         self.model.train()
+        if not math.isfinite(loss):
+            raise self._diverged(f"the validation loss became {loss}")
         result.validation.append((steps, loss))
         if self.config.patience and loss < self.best_loss:
             self.best_loss, self.best = loss, self.model.state_dict()
@@ -265,6 +272,15 @@ class Loop:
         """Validations since the best one."""
         since = max(self.result.best_step, self.followed_from)
         return sum(step > since for step, _ in self.result.validation)
+
+    def _require_finite(self) -> None:
+        """Raises ModelError for weights that nobody can use."""
+        for name, value in self.model.state_dict().items():
+            if not np.isfinite(value).all():
+                raise self._diverged(f"{name} is not finite")
+
+    def _diverged(self, what: str) -> ModelError:
+        return ModelError(f"diverged: {what} at step {len(self.result.loss)}; try a lower --lr")
 
     # ---- State ----------------------------------------------------------------------------------
 
