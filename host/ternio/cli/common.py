@@ -66,12 +66,13 @@ def example(command: str) -> str:
 
 
 def say(text: str = "") -> None:
-    """A line for the person, on stdout."""
-    typer.echo(text)
+    """A line for the person, on stdout; what a terminal would obey is made visible."""
+    typer.echo(printable(text))
 
 
 def say_fact(name: str, text: str) -> None:
     """A line of a report, its text in a column of its own where the terminal is narrow."""
+    text = printable(text)
     lines = [text]
     if sys.stdout.isatty():
         room = max(shutil.get_terminal_size().columns - FACT_COLUMNS, 20)
@@ -93,15 +94,20 @@ def visible(character: str) -> str:
     return f"\\x{code:02x}"
 
 
+def printable(text: str) -> str:
+    """A text that is safe to print: names and labels may come from anywhere."""
+    return "".join(map(visible, text))
+
+
 def fail(text: str, status: int) -> NoReturn:
     """Prints `error: text` on stderr and ends with `status`."""
-    typer.echo(f"error: {text}", err=True)
+    typer.echo(f"error: {printable(text)}", err=True)
     raise typer.Exit(status)
 
 
 def note(text: str) -> None:
     """A line beside the result, on stderr."""
-    typer.echo(f"note: {text}", err=True)
+    typer.echo(f"note: {printable(text)}", err=True)
 
 
 def emit(data: dict[str, Any]) -> None:
@@ -134,16 +140,28 @@ def show_table(table: Any) -> None:
     of the first column, names, stay on a line.
     """
     from rich.console import Console
+    from rich.text import Text
+
+    def plain(cell: Any) -> Any:  # a label is no markup, and no order to the terminal
+        return Text(printable(cell)) if isinstance(cell, str) else cell
 
     for column in table.columns:
         column.overflow = "fold"
+        column.header = plain(column.header)
+        column._cells = [plain(cell) for cell in column._cells]
     table.columns[0].no_wrap = True
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def command(start: str, *words: object) -> str:
-    """A command line to copy: `start` as it is, the other words quoted where a shell needs it."""
-    return f"{start} {shlex.join(map(str, words))}"
+    """A command line to copy: `start` as it is, the other words quoted where a shell needs it, and
+    no path taken for an option.
+
+    >>> command("ternio pack", Path("-my model.ckpt"))
+    "ternio pack './-my model.ckpt'"
+    """
+    shown = (f"./{w}" if isinstance(w, Path) and str(w).startswith("-") else str(w) for w in words)
+    return f"{start} {shlex.join(shown)}"
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import SEED, BoardOption, JsonOption, PortOption, emit, example, say, visible
+from .common import SEED, BoardOption, JsonOption, PortOption, emit, example, printable, say
 
 if TYPE_CHECKING:
     from ternio.link.client import BoardClient
@@ -55,6 +55,8 @@ def generate(
 ) -> None:
     """Writes text with a language model. The same model, prompt, settings and seed give the same
     text on every board and on this computer.
+
+    Control characters of it are shown as \\x1b, in a pipe as well; --json has them as they are.
     """
     from ternio.errors import DataError, RuntimeFault
 
@@ -153,7 +155,7 @@ class _Console:
     def __call__(self, piece: bytes, final: bool = False) -> None:
         text = self.decoder.decode(piece, final)
         if text and not self.quiet:
-            typer.echo("".join(map(visible, text)), nl=False)
+            typer.echo(printable(text), nl=False)
 
     def end(self) -> None:
         """The line's end."""
