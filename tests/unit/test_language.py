@@ -282,6 +282,14 @@ def test_same_seed_same_text():
         generate(model, vocabulary, "a", temperature=-1)
 
 
+def test_a_model_that_diverged_writes_nothing(monkeypatch):
+    model, vocabulary = build(96), data.load_corpus("text").vocabulary
+    answers = iter([np.full(96, np.nan, np.float32)])
+    monkeypatch.setattr("ternio.train.language._last_logits", lambda *_: answers)
+    with pytest.raises(ModelError, match="logits are not finite: its training diverged"):
+        generate(model, vocabulary, "a", 5)
+
+
 def test_sampling_follows_the_probabilities():
     logits = np.log(np.float32([0.1, 0.4, 0.2, 0.3]))
     rng = np.random.default_rng(0)
@@ -296,3 +304,12 @@ def test_sampling_follows_the_probabilities():
     np.testing.assert_allclose(shares(0.5, 0), squares / squares.sum(), atol=0.015)
     assert shares(0.0, 0).tolist() == [0, 1, 0, 0]
     assert sample(np.zeros(4, np.float32), 0.0, 0, rng) == 0
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-310, 5e-324])
+def test_next_to_no_temperature_takes_the_likeliest(temperature):
+    rng = np.random.default_rng(0)
+    logits = np.float32([-3e38, 2.0, 3.0, -1.0])
+    assert {sample(logits, temperature, 0, rng) for _ in range(50)} == {2}
+    equal = np.float32([1.0, 0.0, 1.0])
+    assert {sample(equal, temperature, 0, rng) for _ in range(50)} == {0, 2}

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from ternio.cli import app
 from ternio.data import load_corpus
 from ternio.runtime import Model
 from ternio.tensor import current_context
+from ternio.train import progress
 
 QUICK = ["--steps", "40", "--width", "16", "--heads", "2", "--layers", "1", "--ffn", "16"]
 
@@ -309,3 +311,70 @@ def test_texts_that_cannot_be_used(tmp_path):
     assert "--label is for --task classify; the task is lm" in refused(*good, "--label", "x")
     assert "--prompt is not to be empty" in refused(*good, "--prompt", "")
     assert "--temperature" in refused(*good, "--temperature", "nan")
+
+
+def test_a_diverged_training_leaves_the_earlier_checkpoint(tmp_path):
+    path, out = tmp_path / "rhyme.txt", tmp_path / "m.ckpt"
+    path.write_text("the cat sat on the mat.\n" * 60)
+    assert run("--text", path, "--task", "lm", "-o", out, *TEXT, "--sample", 0).exit_code == 0
+    kept = out.read_bytes()
+    wild = [*TEXT[:10], "--batch", 4, "--steps", 8, "--lr", 1e18]
+    for more in ([], ["--sample", 0], ["--float"], ["--json"]):
+        error = refused("--text", path, "--task", "lm", "-o", out, *wild, *more)
+        assert re.search(r"diverged: .* at step 8; try a lower --lr", error)
+        assert out.read_bytes() == kept
+    windows = long_csv(tmp_path / "data.csv", [8] * 12, ["a", "b"] * 6)
+    other = tmp_path / "other.ckpt"
+    assert "diverged: " in refused(windows, "-o", other, *QUICK, "--steps", 5, "--lr", 1e18)
+    assert not other.exists()
+
+
+def test_ctrl_c_in_the_sample_keeps_the_report(tmp_path, monkeypatch):
+    path, out = tmp_path / "rhyme.txt", tmp_path / "m.ckpt"
+    path.write_text("the cat sat on the mat.\n" * 60)
+
+    def generate(*args, **settings):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("ternio.train.generate", generate)
+    result = run("--text", path, "--task", "lm", "-o", out, *TEXT)
+    assert result.exit_code == 130
+    assert f"wrote   {out}" in result.stdout and f"next    ternio pack {out}" in result.stdout
+    assert result.stderr == "error: interrupted\n"
+    result = run("--text", path, "--task", "lm", "-o", out, *TEXT, "--json")
+    facts = json.loads(result.stdout)
+    assert (result.exit_code, facts["checkpoint"], facts["steps"]) == (130, str(out), 60)
+    assert "sample" not in facts and not facts["interrupted"]
+
+
+def test_names_that_look_like_something_else(tmp_path, monkeypatch):
+    """Two dollars are no formula, and a dash begins no option."""
+    monkeypatch.chdir(tmp_path)
+    text = "the cat sat on the mat.\n" * 60
+    for name in ("a$x^$", "\u65e5\u672c", "-dash"):
+        (tmp_path / f"{name}.txt").write_text(text)
+        options = ["--task", "lm", *TEXT, "--steps", 2, "--sample", 0, "--plot", "z.svg"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            result = run(f"./{name}.txt", *options)
+        assert result.exit_code == 0, result.output
+        assert result.stderr == ""
+    assert "next    ternio pack ./-dash.ckpt" in result.stdout
+    progress.plot_trace(tmp_path / "z.svg", [{"lambda": 1.0}], "a$x^$")
+
+
+def test_patience_of_a_classifier_can_end_but_not_begin_with_a_resumption(tmp_path):
+    path = long_csv(tmp_path / "data.csv", [8] * 20, ["a", "b"] * 10)
+    plain, patient, out = tmp_path / "p.ckpt", tmp_path / "q.ckpt", tmp_path / "r.ckpt"
+    often = ["--evaluate-every", 5]
+    assert run(path, "-o", plain, *QUICK, *often).exit_code == 0
+    error = refused(path, "--resume", plain, "--steps", 60, "--patience", 3)
+    assert "set no examples aside to validate on: --patience cannot begin" in error
+    assert run(path, "-o", patient, *QUICK, *often, "--patience", 50).exit_code == 0
+    for source, steps in ((patient, 60), (out, 70)):
+        more = ["--steps", steps, "--patience", 0, "-o", out, "--json"]
+        result = run(path, "--resume", source, *more)
+        assert result.exit_code == 0, result.output
+        facts = json.loads(result.stdout)
+        assert (facts["steps"], facts["best_step"]) == (steps, 0)
+        assert len(load_checkpoint(out).state.validation) == steps // 5

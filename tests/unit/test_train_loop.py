@@ -168,6 +168,16 @@ def test_training_gives_up_when_nothing_is_finite():
         Loop(model, LoopConfig(steps=60), drawing(model, factors)).run()
 
 
+def test_a_training_that_diverges_at_its_end_is_an_error():
+    """Fewer updates are left out than make training give up, but what remains is of no use."""
+    model = build()
+    with pytest.raises(ModelError, match="diverged: the validation loss became nan at step 3; try"):
+        trained_on(model, [math.nan], 9)
+    assert not model.training
+    with pytest.raises(ModelError, match=r"diverged: \S+ is not finite at step 1; try a lower"):
+        Loop(model, LoopConfig(steps=1, lr=1e39), drawing(model)).run()
+
+
 def test_an_overflowing_gradient_lowers_the_loss_scale():
     """At 2^126 they overflow; the scale falls until they do not, and training goes on."""
     scaled = build()
@@ -217,6 +227,50 @@ def test_patience_keeps_the_best_model():
     for name, value in states[1].items():
         np.testing.assert_array_equal(model.state_dict()[name], value)
         np.testing.assert_array_equal(result.state.parameters[name], states[4][name])
+
+
+def trained_on(model, losses, steps, state=None, **settings):
+    """Trains with these validation losses, one every three steps."""
+    config = LoopConfig(steps=steps, evaluate_every=3, schedule="constant", **settings)
+    left = iter(losses)
+    return Loop(model, config, drawing(model), validate=lambda: next(left), state=state).run()
+
+
+def test_without_patience_a_training_that_goes_on_keeps_its_last_weights():
+    """Not those that validated best before: they would throw away all that followed."""
+    stopped, straight = build(), build()
+    trained_on(straight, [9.0] * 6, 18)
+    state = trained_on(stopped, [2.0, 3.0, 3.0], 18, patience=2).state
+    assert (state.best_step, len(state.loss)) == (3, 9)
+    result = trained_on(stopped, [9.0] * 3, 18, state, patience=0)
+    assert (result.best_step, len(result.loss), result.stopped) == (0, 18, False)
+    assert (result.state.best_step, result.state.parameters) == (0, None)
+    equal(stopped, straight)
+
+
+def test_patience_that_begins_with_a_resumption_counts_from_there():
+    model = build()
+    state = trained_on(model, [5.0, 4.0, 3.0], 9).state
+    before = model.state_dict()
+    result = trained_on(model, [3.5, 2.0, 2.5, 2.5], 30, state, patience=2)
+    assert (len(result.loss), result.best_step, result.stopped) == (21, 15, True)
+    # What it had at the resumption is the first to compare with, and is kept when all get worse.
+    worse = build()
+    state = trained_on(worse, [5.0, 4.0, 3.0], 9).state
+    result = trained_on(worse, [3.5, 3.1], 30, state, patience=2)
+    assert (len(result.loss), result.best_step) == (15, 9)
+    for name, value in before.items():
+        np.testing.assert_array_equal(worse.state_dict()[name], value)
+
+
+def test_a_training_that_stopped_early_says_so():
+    model = build()
+    state = trained_on(model, [2.0, 3.0, 3.0], 18, patience=2).state
+    advice = "early at step 9: a patience of 2 .* at step 3; a --patience above 2, or --patience 0"
+    with pytest.raises(ModelError, match=advice):
+        trained_on(model, [], 60, state, patience=2)
+    result = trained_on(model, [3.0], 60, state, patience=3)
+    assert (len(result.loss), result.best_step, result.stopped) == (12, 3, True)
 
 
 def test_examples_set_aside_are_a_part_of_each_class():

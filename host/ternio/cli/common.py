@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
+import re
 import shlex
 import shutil
 import sys
@@ -110,7 +112,27 @@ def note(text: str) -> None:
 
 def emit(data: dict[str, Any]) -> None:
     """One JSON object on one line."""
-    typer.echo(json.dumps(data, ensure_ascii=False))
+    typer.echo(json_text(data))
+
+
+def json_text(data: dict[str, Any]) -> str:
+    """JSON as every reader takes it, and safe to print: NaN and infinities, which it has no words
+    for, are null, and control characters are escaped.
+
+    >>> json_text({"loss": float("nan"), "label": "a\\x9b"})
+    '{"loss": null, "label": "a\\\\u009b"}'
+    """
+    text = json.dumps(_finite(data), ensure_ascii=False, allow_nan=False)
+    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show_table(table: Any) -> None:
@@ -132,8 +154,14 @@ def show_table(table: Any) -> None:
 
 
 def command(start: str, *words: object) -> str:
-    """A command line to copy: `start` as it is, the other words quoted where a shell needs it."""
-    return f"{start} {shlex.join(map(str, words))}"
+    """A command line to copy: `start` as it is, the other words quoted where a shell needs it, and
+    no path taken for an option.
+
+    >>> command("ternio pack", Path("-my model.ckpt"))
+    "ternio pack './-my model.ckpt'"
+    """
+    given = (f"./{w}" if isinstance(w, Path) and str(w).startswith("-") else str(w) for w in words)
+    return f"{start} {shlex.join(given)}"
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import BoardOption, PortOption, connect, example, shown
+from .common import BoardOption, PortOption, connect, example, json_text, shown
 from .data_options import examples_for, refuse_options, takes_data
 
 HISTORY = 12
@@ -96,7 +96,7 @@ def _print_lines(events: Iterator[dict[str, Any] | None], count: int, as_json: b
     for event in events:
         if event is None:
             continue
-        text = json.dumps(event, ensure_ascii=False) if as_json else shown(describe(event))
+        text = json_text(event) if as_json else shown(describe(event))
         print(text, flush=True)
         seen += 1
         if count and seen >= count:

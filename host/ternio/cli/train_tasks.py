@@ -230,13 +230,22 @@ def _finish(
         write: gives a sample of text.
     """
     from ternio.train import plot_curve
+    from ternio.train.interrupts import hold_interrupts
 
-    if job.plot is not None:
-        plot_curve(job.plot, fit, checkpoint.name)
+    with hold_interrupts() as interrupts:
+        if job.plot is not None:
+            plot_curve(job.plot, fit, checkpoint.name)
+    pressed = interrupts.count > 0
     parameters, ternary = checkpoint.model.count()
     known = [value for value in fit.loss if math.isfinite(value)]
-    sample = write() if write is not None and not fit.interrupted else None
+    if fit.interrupted or pressed:
+        write = None
+    sample = None
     if job.as_json:
+        try:
+            sample = write() if write is not None else None
+        except KeyboardInterrupt:  # the training is done, and its report is not lost
+            pressed = True
         facts |= {
             "parameters": parameters,
             "ternary_weights": ternary,
@@ -265,15 +274,15 @@ def _finish(
             lines["plot"] = str(job.plot)
         if fit.interrupted:
             task = " --task lm" if checkpoint.kind == "lm" else ""
-            again = command(f"ternio train{task}", job.source, "--resume", job.path)
+            again = command(f"ternio train{task}", Path(job.source), "--resume", job.path)
             lines["next"] = f"{again} (with the same options for data)"
         else:
             lines["next"] = command("ternio pack", job.path)
         for name, text in lines.items():
             say_fact(name, text) if name != "next" else say(f"{name:<{FACT_COLUMNS}}{text}")
-        if sample is not None:
-            say("sample\n" + sample)
-    if fit.interrupted:
+        if write is not None:  # last: who does not wait for it has the report
+            say(f"sample\n{write()}")
+    if fit.interrupted or pressed:
         raise typer.Exit(130)
 
 

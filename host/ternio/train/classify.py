@@ -87,7 +87,7 @@ def fit(
     """Trains with AdamW, a schedule and augmentation. Ctrl-C ends it early.
 
     With `config.patience` a part of the examples is set aside, and the model becomes the one that
-    did best on them.
+    did best on them. A training that goes on without patience leaves them aside.
 
     Args:
         model: changed in place; factors of LoRA only where it has some.
@@ -99,7 +99,7 @@ def fit(
 
     Raises:
         DataError: labels or shapes that do not fit the model, or other data than before.
-        ModelError: the loss is no longer finite.
+        ModelError: loss or weights are no longer finite.
     """
     config = config or TrainConfig()
     if len(train.labels) != model.config.classes:
@@ -108,7 +108,12 @@ def fit(
     if state is not None and state.data != digest:
         raise DataError(f"{train.name}: not the examples that this training began with")
     held_out = None
-    if config.patience:
+    if config.patience or _held_out_before(state, train):
+        if state is not None and not _held_out_before(state, train):
+            raise DataError(
+                "this training set no examples aside to validate on: --patience cannot begin "
+                "with --resume; leave it out, or train anew with it"
+            )
         train, held_out = hold_out(train, config.seed)
     x, y = network_input(inputs, train), train.y
     batches = Batches(len(train), config.batch)
@@ -135,6 +140,12 @@ def fit(
     if result.state is not None:
         result.state.data = digest
     return result
+
+
+def _held_out_before(state: TrainState | None, train: Dataset) -> bool:
+    """Whether a training that goes on set examples aside when it began, which it then keeps to."""
+    order = None if state is None else state.order.get("order")
+    return order is not None and len(order) < len(train)
 
 
 def augment(x: np.ndarray, config: TrainConfig, rng: np.random.Generator) -> np.ndarray:
@@ -245,6 +256,11 @@ def train_classifier(
     state = resume.state if resume else None
     result = fit(model, inputs, sets.train, config, progress, state)
     evaluation = evaluate(model, inputs, sets.test)
+    if not np.isfinite(evaluation.logits).all():
+        raise ModelError(
+            f"diverged: after {len(result.loss)} steps the model's answers are not finite; "
+            "try a lower --lr"
+        )
     report = {"data": sets.train.name, "accuracy": evaluation.accuracy, "seed": config.seed}
     checkpoint = Checkpoint(
         model,

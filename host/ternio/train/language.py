@@ -58,7 +58,7 @@ def fit_text(
 
     Raises:
         DataError: a text that does not fit the model, or another than before.
-        ModelError: the loss is no longer finite.
+        ModelError: loss, validation or weights are no longer finite.
     """
     config = config or TextConfig()
     context, count = model.config.context, len(corpus.vocabulary)
@@ -140,6 +140,9 @@ def generate(
         temperature: 0 takes the most likely token; below 1 safer, above 1 bolder choices.
         top_k: choose among the k most likely tokens; 0: among all.
         seed: same seed, same text.
+
+    Raises:
+        ModelError: settings out of range, or a model whose training diverged.
     """
     if not prompt:
         raise ModelError("the prompt is empty; give at least one character")
@@ -150,6 +153,8 @@ def generate(
     rng = np.random.default_rng(seed)
     with no_grad(model.context):
         for logits in _last_logits(model, ids, count):
+            if not np.isfinite(logits).all():
+                raise ModelError("the model's logits are not finite: its training diverged")
             ids.append(sample(logits[: vocabulary.choices], temperature, top_k, rng))
     return vocabulary.decode(np.array(ids[start:], dtype=np.int32))
 
@@ -167,8 +172,9 @@ def sample(logits: np.ndarray, temperature: float, top_k: int, rng: np.random.Ge
     if temperature == 0:
         return int(order[0])
     order = order[: top_k or len(order)]
-    scores = logits[order].astype(np.float64) / temperature
-    weights = np.exp(scores - scores[0])
+    below = logits[order].astype(np.float64) - float(logits[order[0]])
+    with np.errstate(over="ignore"):  # of a temperature next to 0: those weigh nothing
+        weights = np.exp(below / temperature)
     edges = np.cumsum(weights)
     return int(order[np.searchsorted(edges, rng.random() * edges[-1], side="right")])
 

@@ -166,13 +166,18 @@ class Loop:
         self.result = FitResult()
         self.best: dict[str, np.ndarray] | None = None
         self.best_loss = math.inf
+        self.followed_from = 0  # the step from which on validations count for the patience
         if state is not None:
             self._restore(state)
         self.last = self._snapshot()
         self.interrupts = Interrupts(math.inf)
 
     def run(self) -> FitResult:
-        """Trains to the end, to Ctrl-C, or until the patience has run out."""
+        """Trains to the end, to Ctrl-C, or until the patience has run out.
+
+        Raises:
+            ModelError: loss, validation or weights are no longer finite.
+        """
         result, start = self.result, time.monotonic()
         with hold_interrupts():  # what was reached is not lost on the way out
             self.model.train()
@@ -187,6 +192,7 @@ class Loop:
                 self.model.eval()
             result.seconds = time.monotonic() - start
             result.stopped = len(result.loss) < self.config.steps and not result.interrupted
+            self._require_finite()
             result.state = self._state()
             if self.best is not None:
                 self.model.load_state_dict(self.best)
@@ -221,7 +227,7 @@ class Loop:
         result.loss.append(value if finite else math.nan)
         if self.guard.in_a_row > MOST_SKIPPED:
             what = "gradient became infinite" if math.isfinite(value) else f"loss became {value}"
-            raise ModelError(f"the {what} at step {len(result.loss)}; try a lower --lr")
+            raise self._diverged(f"the {what}")
         self.last = self._snapshot()
 
     def _accumulate(self) -> float:
@@ -252,14 +258,29 @@ class Loop:
         with self.interrupts.tolerating(0):
             loss = self.validate()
         self.model.train()
+        if not math.isfinite(loss):
+            raise self._diverged(f"the validation loss became {loss}")
         result.validation.append((steps, loss))
         if self.config.patience and loss < self.best_loss:
             self.best_loss, self.best = loss, self.model.state_dict()
             result.best_step = steps
 
     def _out_of_patience(self) -> bool:
-        later = [s for s, _ in self.result.validation if s > self.result.best_step]
-        return 0 < self.config.patience <= len(later)
+        return 0 < self.config.patience <= self._misses()
+
+    def _misses(self) -> int:
+        """Validations since the best one."""
+        since = max(self.result.best_step, self.followed_from)
+        return sum(step > since for step, _ in self.result.validation)
+
+    def _require_finite(self) -> None:
+        """Raises ModelError for weights that nobody can use."""
+        for name, value in self.model.state_dict().items():
+            if not np.isfinite(value).all():
+                raise self._diverged(f"{name} is not finite")
+
+    def _diverged(self, what: str) -> ModelError:
+        return ModelError(f"diverged: {what} at step {len(self.result.loss)}; try a lower --lr")
 
     # ---- State ----------------------------------------------------------------------------------
 
@@ -305,10 +326,7 @@ class Loop:
             if value.shape != self.order[name].shape:
                 raise ModelError("the training state belongs to other data")
             self.order[name][...] = value
-        if state.parameters is not None:
-            self.best = self.model.state_dict()
-            self.best_loss = dict(state.validation)[state.best_step]
-            self.model.load_state_dict(state.parameters)
+        self._restore_best(state)
         self.optimizer.load_state_dict(state.optimizer)
         self.schedule.go_to(len(state.loss))
         try:
@@ -317,3 +335,26 @@ class Loop:
             raise ModelError(f"the training state's generator is garbled ({error})") from error
         self.model.context.generator_state = state.engine_generator
         self.guard.restore(state.loss_scale, state.skipped)
+
+    def _restore_best(self, state: TrainState) -> None:
+        """Takes up the parameters of the last step, and with patience those of the best."""
+        result, patience = self.result, self.config.patience
+        if not patience:
+            result.best_step = 0  # the last model is the one to keep
+        elif state.parameters is not None:
+            self.best = self.model.state_dict()
+            self.best_loss = dict(state.validation)[state.best_step]
+        else:  # nobody followed the validations so far: the first to compare with is the last one
+            self.followed_from = len(state.loss)
+            last, loss = max(state.validation, default=(0, math.inf))
+            if last == len(state.loss) and math.isfinite(loss):
+                self.best, self.best_loss = self.model.state_dict(), loss
+                result.best_step = last
+        if not self._due() and self._out_of_patience():
+            raise ModelError(
+                f"training stopped early at step {len(state.loss)}: a patience of {patience} has "
+                f"run out, no validation was better than that at step {result.best_step}; "
+                f"a --patience above {self._misses()}, or --patience 0, trains on"
+            )
+        if state.parameters is not None:
+            self.model.load_state_dict(state.parameters)

@@ -6,6 +6,7 @@ import contextlib
 import math
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -94,7 +95,8 @@ def plot_curve(path: Path, result: FitResult, title: str) -> None:
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(title=title, xlabel="step", ylabel="loss (nats)")
+    axes = figure.add_subplot(xlabel="step", ylabel="loss (nats)")
+    axes.set_title(title, parse_math=False)  # a name may have dollars
     steps = np.arange(1, len(result.loss) + 1)
     axes.plot(steps, result.loss, color="0.75", linewidth=0.8, label="each step")
     axes.plot(steps, running_mean(result.loss), color="tab:blue", label="mean of the last 20")
@@ -127,13 +129,15 @@ def plot_trace(path: Path, trace: Sequence[dict[str, float]], title: str = "Chuc
         axes.set_ylabel(name)
         axes.grid(alpha=0.3)
     axes.set_xlabel("step")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:
     try:
-        figure.savefig(path, dpi=120)
+        with warnings.catch_warnings():  # of letters that the font lacks: boxes stand for them
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            figure.savefig(path, dpi=120)
     except OSError as error:
         raise DataError(f"--plot {path}: cannot be written ({error.strerror})") from error
 
