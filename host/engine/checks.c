@@ -189,3 +189,37 @@ static int te_hand_grad(te_ctx *ctx, te_tensor *out, te_tensor *t) {
     out->grad_set = 0;
     return 1;
 }
+
+/* sums[j] += x[0][j] + ... + x[rows - 1][j] for x [rows, n], on any number of threads and any
+ * instruction set the same. Sixteen rows make a sum, sixteen sums one of the next level, so that
+ * rounding errors grow with the levels and not with the rows (Higham 1993, pairwise summation). */
+static void te_add_columns(te_ctx *ctx, int64_t rows, int64_t n, const te_float *x,
+                           te_float *sums) {
+    enum { CHUNK = 64, FAN = 16, LEVELS = 10 /* 16^10 rows and more than there can be */ };
+    te_float level[LEVELS][CHUNK];
+    const int64_t beside = n ? CHUNK / n : 0;
+    if (beside > 1 && rows >= 2 * beside) { /* short rows: as many beside each other as go */
+        te_float folded[CHUNK] = {0};
+        te_add_columns(ctx, rows / beside, beside * n, x, folded);
+        te_add_columns(ctx, beside, n, folded, sums);
+        x += rows / beside * beside * n;
+        rows %= beside;
+    }
+    for (int64_t j = 0; j < n; j += CHUNK) {
+        const int64_t width = n - j < CHUNK ? n - j : CHUNK;
+        for (int64_t i = 0; i < rows; i++) {
+            const te_float *from = x + i * n + j;
+            int64_t place = i; /* of `from` in its level */
+            for (int l = 0; l < LEVELS; l++, place /= FAN) {
+                if (place % FAN)
+                    ctx->kernels->add(width, level[l], from, level[l]);
+                else
+                    memcpy(level[l], from, (size_t)width * sizeof *from);
+                from = level[l];
+                if (place % FAN != FAN - 1) break;
+            }
+        }
+        for (int64_t l = 0, rest = rows; rest; l++, rest /= FAN)
+            if (rest % FAN) ctx->kernels->add(width, sums + j, level[l], sums + j);
+    }
+}

@@ -170,7 +170,28 @@ static void te_chuck_stir(te_tensor *param, double size) {
         te_values(param)[i] += (te_float)(size * (2 * te_random_uniform(param->ctx) - 1));
 }
 
-/* Whether positions read from a checkpoint lie within the window. */
-static int te_chuck_window_valid(const te_chuck_window *w, const te_chuck_settings *s) {
-    return w->count >= 0 && w->count <= s->window && w->next >= 0 && w->next < s->window;
+/* Whether what was read from a checkpoint is something that a Chuck can hold: positions within the
+ * window, numbers that are finite. */
+static int te_chuck_follower_valid(const te_chuck_follower *f, const te_chuck_settings *s) {
+    const te_chuck_window *w = &f->window;
+    double sum = f->trend + f->lambda;
+    for (int64_t i = 0; i < TE_CHUCK_MAX_WINDOW; i++) sum += w->values[i];
+    return w->count >= 0 && w->count <= s->window && w->next >= 0 && w->next < s->window &&
+           f->lambda >= 0 && isfinite(sum);
+}
+
+static int te_chuck_count_valid(int64_t count) {
+    return count >= 0 && count <= INT64_C(1) << 53; /* as many as steps there can be */
+}
+
+static int te_chuck_watch_valid(const te_chuck_watch *w, const te_chuck_settings *s) {
+    return te_chuck_follower_valid(&w->norms, s) && isfinite(w->norm) &&
+           te_chuck_count_valid(w->quiet) && (w->frozen == 0 || w->frozen == 1);
+}
+
+static int te_chuck_memory_valid(const te_chuck_memory *c, const te_chuck_settings *s) {
+    return te_chuck_follower_valid(&c->losses, s) && c->scale >= 0 &&
+           isfinite(c->mean + c->slow_mean + c->best + c->noise + c->scale) &&
+           te_chuck_count_valid(c->seen) && te_chuck_count_valid(c->still) &&
+           te_chuck_count_valid(c->misses);
 }

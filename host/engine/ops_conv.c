@@ -9,14 +9,15 @@ typedef struct {
 } te_conv_dims;
 
 static te_conv_dims te_conv_layout(const te_tensor *x, const te_tensor *w, const int64_t ints[3]) {
-    te_conv_dims d = {.time = x->shape[x->ndim - 2],
+    te_conv_dims d = {.batch = 1,
+                      .time = x->shape[x->ndim - 2],
                       .channels = te_width(x),
                       .out_channels = w->shape[0],
                       .kernel = w->shape[1],
                       .stride = ints[0],
                       .left = ints[1],
                       .right = ints[2]};
-    d.batch = x->numel ? x->numel / (d.time * d.channels) : 0;
+    for (int i = 0; i < x->ndim - 2; i++) d.batch *= x->shape[i];
     d.padded_time = d.time + d.left + d.right;
     d.out_time = d.padded_time < d.kernel ? 0 : (d.padded_time - d.kernel) / d.stride + 1;
     d.window = d.kernel * d.channels;
@@ -128,7 +129,6 @@ static int te_conv1d_backward(te_ctx *ctx, te_node *node) {
                      .accumulate = 1};
         te_product(ctx, &g);
     }
-    for (int64_t i = 0; db && i < d.batch * d.out_time; i++)
-        ctx->kernels->add(d.out_channels, db, dy + i * d.out_channels, db);
+    if (db) te_add_columns(ctx, d.batch * d.out_time, d.out_channels, dy, db);
     return x->requires_grad ? te_conv1d_input_grad(ctx, &d, node) : 1;
 }

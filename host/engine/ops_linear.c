@@ -113,8 +113,7 @@ static int te_linear_backward(te_ctx *ctx, te_node *node) {
     if (b && b->requires_grad) {
         te_float *db = te_grad_sum_buffer(b);
         if (!db) return 0;
-        for (int64_t i = 0; i < te_rows(node->out); i++)
-            ctx->kernels->add(b->numel, db, dy + i * b->numel, db);
+        te_add_columns(ctx, te_rows(node->out), b->numel, dy, db);
     }
     return te_product_backward(ctx, x, w, te_values(x), te_values(w), dy);
 }

@@ -53,8 +53,7 @@ static int te_add_backward(te_ctx *ctx, te_node *node) {
     } else if (b->requires_grad) {
         te_float *db = te_grad_sum_buffer(b);
         if (!db) return 0;
-        for (int64_t i = 0; i < a->numel; i += b->numel)
-            ctx->kernels->add(b->numel, db, dy + i, db);
+        te_add_columns(ctx, a->numel / b->numel, b->numel, dy, db);
     }
     return te_hand_grad(ctx, node->out, a);
 }

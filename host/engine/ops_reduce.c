@@ -1,53 +1,46 @@
-/* ops_reduce.c - pooling over time, softmax and its logarithm, losses. */
+/* ops_reduce.c - sums and pooling over time, softmax and its logarithm, losses. */
 #include "internal.h"
 #include "kernels.h"
 
-/* ---- Mean over time: [..., time, width] -> [..., width] ---- */
+/* ---- Sum and mean over time: [..., time, width] -> [..., width] ---- */
 
-/* So many rows are added up before their sum meets the others': a float that has grown large takes
- * nothing small any more. */
-enum { TE_MEAN_BLOCK = 1024 };
-
-te_tensor *te_mean_pool(te_ctx *ctx, te_tensor *x) {
+static te_tensor *te_pool(te_ctx *ctx, int op, te_tensor *x) {
+    const char *name = te_op_name(op);
     int64_t shape[TE_MAX_DIMS];
     char text[TE_SHAPE_CHARS];
-    if (!te_check_float(ctx, "mean_pool", "x", x) || !te_check_dims(ctx, "mean_pool", "x", x, 2))
-        return NULL;
+    if (!te_check_float(ctx, name, "x", x) || !te_check_dims(ctx, name, "x", x, 2)) return NULL;
     const int64_t time = x->shape[x->ndim - 2], width = te_width(x);
-    if (x->numel == 0)
+    if (op == TE_OP_MEAN_POOL && x->numel == 0)
         return te_fail(ctx, TE_ERR_SHAPE, "mean_pool: x %s is empty", te_shape_text(x, text));
     memcpy(shape, x->shape, sizeof shape);
     shape[x->ndim - 2] = width;
-    te_tensor *y = te_tensor_new(ctx, TE_DTYPE_FLOAT, x->ndim - 1, shape);
-    te_float *sum = te_alloc_floats(ctx, width);
-    if (!y || !sum) {
-        te_release(y);
-        te_free(ctx, sum);
-        return NULL;
-    }
-    te_clear_floats(te_values(y), y->numel);
-    for (int64_t i = 0; i < te_rows(x); i++) {
-        const int64_t t = i % time;
-        te_float *row = te_values(y) + i / time * width;
-        if (t % TE_MEAN_BLOCK == 0) te_clear_floats(sum, width);
-        ctx->kernels->add(width, sum, te_values(x) + i * width, sum);
-        if (t % TE_MEAN_BLOCK == TE_MEAN_BLOCK - 1 || t == time - 1)
-            ctx->kernels->add(width, row, sum, row);
-    }
-    te_free(ctx, sum);
-    ctx->kernels->scale(y->numel, (te_float)1 / (te_float)time, te_values(y), te_values(y));
-    te_node node = {.op = TE_OP_MEAN_POOL, .n_in = 1, .in = {x}};
+    te_tensor *y = te_zeros(ctx, TE_DTYPE_FLOAT, x->ndim - 1, shape);
+    if (!y) return NULL;
+    for (int64_t i = 0; x->numel && i < te_rows(y); i++)
+        te_add_columns(ctx, time, width, te_values(x) + i * time * width, te_values(y) + i * width);
+    if (op == TE_OP_MEAN_POOL)
+        ctx->kernels->scale(y->numel, (te_float)1 / (te_float)time, te_values(y), te_values(y));
+    te_node node = {.op = op, .n_in = 1, .in = {x}};
     return te_record(ctx, &node, y);
 }
 
-static int te_mean_pool_backward(te_ctx *ctx, te_node *node) {
+te_tensor *te_sum_pool(te_ctx *ctx, te_tensor *x) {
+    return te_pool(ctx, TE_OP_SUM_POOL, x);
+}
+
+te_tensor *te_mean_pool(te_ctx *ctx, te_tensor *x) {
+    return te_pool(ctx, TE_OP_MEAN_POOL, x);
+}
+
+/* dx[t] = dy, over the time where it was a mean */
+static int te_pool_backward(te_ctx *ctx, te_node *node) {
     te_tensor *x = node->in[0];
     const int64_t time = x->shape[x->ndim - 2], width = te_width(x);
+    const te_float share = node->op == TE_OP_MEAN_POOL ? (te_float)1 / (te_float)time : 1;
     te_float *dx = te_grad_sum_buffer(x);
     if (!dx) return 0;
     for (int64_t i = 0; i < te_rows(x); i++)
-        ctx->kernels->axpy(width, (te_float)1 / (te_float)time, node->out->grad + i / time * width,
-                           dx + i * width);
+        ctx->kernels->axpy(width, share, node->out->grad + i / time * width, dx + i * width);
     return 1;
 }
 
@@ -295,6 +288,7 @@ te_tensor *te_mse(te_ctx *ctx, te_tensor *a, te_tensor *b) {
 
 /* da = 2 (a - b) / n = -db */
 static int te_mse_backward(te_ctx *ctx, te_node *node) {
+    (void)ctx;
     te_tensor *a = node->in[0], *b = node->in[1];
     const te_float share = 2 * node->out->grad[0] / (te_float)a->numel;
     for (int side = 0; side < 2; side++) {
@@ -303,8 +297,8 @@ static int te_mse_backward(te_ctx *ctx, te_node *node) {
         if (!t->requires_grad) continue;
         te_float *grad = te_grad_sum_buffer(t);
         if (!grad) return 0;
-        ctx->kernels->axpy(a->numel, factor, te_values(a), grad);
-        ctx->kernels->axpy(a->numel, -factor, te_values(b), grad);
+        for (int64_t i = 0; i < a->numel; i++)
+            grad[i] += factor * (te_values(a)[i] - te_values(b)[i]);
     }
     return 1;
 }

@@ -138,6 +138,12 @@ static int te_broadcast_backward(te_ctx *ctx, te_node *node) {
     for (int i = 0; i < x->ndim; i++) own[i] = te_span(x, i + 1, x->ndim);
     te_broadcast_strides(x, own, y->ndim, y->shape, stride);
     const int last = y->ndim - 1;
+    int front = 0;
+    while (front <= last && stride[front] == 0) front++;
+    if (x->numel && te_span(y, front, y->ndim) == x->numel) { /* nothing repeated behind these */
+        te_add_columns(ctx, y->numel / x->numel, x->numel, y->grad, dx);
+        return 1;
+    }
     const int64_t n = y->ndim ? y->shape[last] : 1;
     for (int64_t i = 0; i < y->numel; i += n) {
         if (y->ndim && stride[last])

@@ -14,7 +14,7 @@ static const te_op_entry te_op_table[TE_OP_COUNT] = {
     [TE_OP_ROPE] = {"rope", te_rope_backward},
     [TE_OP_ATTENTION] = {"attention", te_attention_backward},
     [TE_OP_SWIGLU] = {"swiglu", te_gated_backward},
-    [TE_OP_MEAN_POOL] = {"mean_pool", te_mean_pool_backward},
+    [TE_OP_MEAN_POOL] = {"mean_pool", te_pool_backward},
     [TE_OP_ADD] = {"add", te_add_backward},
     [TE_OP_CROSS_ENTROPY] = {"cross_entropy", te_cross_entropy_backward},
     [TE_OP_EMBEDDING] = {"embedding", te_embedding_backward},
@@ -44,6 +44,7 @@ static const te_op_entry te_op_table[TE_OP_COUNT] = {
     [TE_OP_CLIP] = {"clip", te_clip_backward},
     [TE_OP_MINIMUM] = {"minimum", te_minimum_backward},
     [TE_OP_BROADCAST] = {"broadcast", te_broadcast_backward},
+    [TE_OP_SUM_POOL] = {"sum_pool", te_pool_backward},
 };
 
 const char *te_op_name(int op) {

@@ -319,11 +319,11 @@ te_status te_chuck_load(te_optim *optim, const uint64_t *words, int64_t count) {
     te_chuck_memory read;
     if (!chuck || !words || count != te_chuck_words(optim)) goto refuse;
     memcpy(&read.losses, words, TE_CHUCK_LOSS_WORDS * 8);
-    if (!te_chuck_window_valid(&read.losses.window, &chuck->set)) goto refuse;
+    if (!te_chuck_memory_valid(&read, &chuck->set)) goto refuse;
     for (int64_t i = 0; i < optim->count; i++) {
         te_chuck_watch watch;
         memcpy(&watch, words + TE_CHUCK_LOSS_WORDS + i * TE_CHUCK_WATCH_WORDS, sizeof watch);
-        if (!te_chuck_window_valid(&watch.norms.window, &chuck->set)) goto refuse;
+        if (!te_chuck_watch_valid(&watch, &chuck->set)) goto refuse;
     }
     memcpy(&chuck->losses, words, TE_CHUCK_LOSS_WORDS * 8);
     words += TE_CHUCK_LOSS_WORDS;
@@ -332,7 +332,8 @@ te_status te_chuck_load(te_optim *optim, const uint64_t *words, int64_t count) {
     return TE_OK;
 refuse:
     te_fail(optim->ctx, TE_ERR_VALUE,
-            "chuck_load: %lld words are not the state of this optimiser, which has %lld",
+            "chuck_load: the %lld words are not a state of this optimiser, which is %lld words of "
+            "finite numbers",
             (long long)count, (long long)te_chuck_words(optim));
     return TE_ERR_VALUE;
 }

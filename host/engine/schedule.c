@@ -50,7 +50,7 @@ void te_scale_grad(te_optim *optim, double factor) {
 
 double te_clip_grad_norm(te_optim *optim, double max_norm) {
     const double norm = sqrt(te_each_grad(optim, 0, 0));
-    if (isfinite(norm) && norm > max_norm) te_scale_grad(optim, max_norm / norm);
+    if (isfinite(norm) && max_norm >= 0 && norm > max_norm) te_scale_grad(optim, max_norm / norm);
     return norm;
 }
 
@@ -78,6 +78,12 @@ static void te_guard_skip(te_guard *guard) {
 
 int te_guard_update(te_guard *guard, te_optim *optim, double loss, double max_norm, double lr) {
     if (!guard || !optim) return -1;
+    if (!(max_norm > 0)) {
+        te_fail(optim->ctx, TE_ERR_VALUE,
+                "guard_update: clipped to a norm of %g; expected one above 0, or INFINITY for none",
+                max_norm);
+        return -1;
+    }
     int made = isfinite(loss) && isfinite(te_clip_grad_norm(optim, max_norm * guard->scale));
     if (made) {
         if (guard->scale != 1) te_scale_grad(optim, 1 / guard->scale);
@@ -118,8 +124,11 @@ double te_lr_linear(int64_t step, int64_t warmup, int64_t total, double lr, doub
 
 double te_lr_step(int64_t step, int64_t warmup, int64_t total, double lr, double floor,
                   double gamma, int64_t parts) {
-    const double part = te_lr_part(step, warmup, total);
-    if (part < 0) return te_lr_constant(step, warmup, lr);
+    if (step < warmup) return te_lr_constant(step, warmup, lr);
     const double most = parts > 1 ? (double)(parts - 1) : 0;
-    return fmax(floor, lr * pow(gamma, fmin(trunc(part * (double)parts), most)));
+    double ended = most; /* parts; whole numbers before the division, or 29 of 100 would be 28.99 */
+    if (step < total)
+        ended = trunc(((double)step - (double)warmup) * (double)parts /
+                      ((double)total - (double)warmup));
+    return fmax(floor, lr * pow(gamma, fmin(ended, most)));
 }

@@ -104,6 +104,7 @@ typedef enum {
     TE_OP_CLIP = 34,         /* in x; float low, high */
     TE_OP_MINIMUM = 35,      /* in a, b */
     TE_OP_BROADCAST = 36,    /* in x; int the new dimensions */
+    TE_OP_SUM_POOL = 37,     /* in x */
     TE_OP_COUNT
 } te_op;
 
@@ -160,8 +161,8 @@ te_status te_set_simd(te_ctx *ctx, const char *name);
 const char *te_blas(void);
 
 /* Threads that share the work of large operations (1 at the start, at most 64). Results do not
- * depend on their number. Helper threads do not survive fork(): set 1 before, or in the child make
- * a new context. */
+ * depend on their number. The child of a fork() goes on with its one thread until it sets their
+ * number again. */
 int te_threads(const te_ctx *ctx);
 te_status te_set_threads(te_ctx *ctx, int threads);
 
@@ -290,7 +291,8 @@ te_tensor *te_attention(te_ctx *ctx, te_tensor *q, te_tensor *k, te_tensor *v, i
 /* a * sigmoid(a) * b (arXiv 2002.05202). a and b of one shape */
 te_tensor *te_swiglu(te_ctx *ctx, te_tensor *a, te_tensor *b);
 
-/* Mean over time.  [..., time, width] -> [..., width] */
+/* Sum and mean over time.  [..., time, width] -> [..., width] */
+te_tensor *te_sum_pool(te_ctx *ctx, te_tensor *x);
 te_tensor *te_mean_pool(te_ctx *ctx, te_tensor *x);
 
 /* Sum and product; b has the shape of a, or its last dimensions (then it is repeated). For other
@@ -421,13 +423,13 @@ te_status te_optim_observe(te_optim *optim, double loss);
 /* What Chuck's levels hold after the last step: of the loss, or of parameter i where i >= 0.
  * Not a number for what does not exist. */
 typedef enum {
-    TE_CHUCK_MEAN = 0,      /* running mean of the loss; norm of the gradient of a parameter */
-    TE_CHUCK_TREND = 1,     /* relative change over the window */
-    TE_CHUCK_LAMBDA = 2,    /* level 1 or 2 */
-    TE_CHUCK_NOISE = 3,     /* level 3; loss only */
-    TE_CHUCK_FROZEN = 4,    /* level 4, 0 or 1; parameters only */
-    TE_CHUCK_SCALE = 5,     /* level 5; loss only */
-    TE_CHUCK_SLOW_MEAN = 6, /* level 5; loss only */
+    TE_CHUCK_MEAN = 0,     /* running mean of the loss; norm of the gradient of a parameter */
+    TE_CHUCK_TREND = 1,    /* relative change over the window */
+    TE_CHUCK_LAMBDA = 2,   /* level 1 or 2 */
+    TE_CHUCK_NOISE = 3,    /* level 3; loss only */
+    TE_CHUCK_FROZEN = 4,   /* level 4, 0 or 1; parameters only */
+    TE_CHUCK_SCALE = 5,    /* level 5; loss only */
+    TE_CHUCK_SLOW_MEAN = 6 /* level 5; loss only */
 } te_chuck_trace;
 double te_chuck_read(const te_optim *optim, int64_t i, int what);
 
@@ -450,7 +452,8 @@ te_status te_optim_step(te_optim *optim, double lr);
 void te_optim_zero_grad(te_optim *optim);
 
 /* Euclidean norm of all gradients together, before they are scaled down to max_norm where they
- * exceed it. A result that is not finite leaves the gradients alone: skip the step. */
+ * exceed it. A result that is not finite leaves the gradients alone: skip the step. So does a
+ * max_norm below 0 or that is not a number. */
 double te_clip_grad_norm(te_optim *optim, double max_norm);
 
 /* State for checkpoints: slot 0 is the first moment (SGD: momentum), slot 1 the second (Adam
@@ -475,10 +478,10 @@ typedef struct {
 } te_guard;
 void te_guard_start(te_guard *guard, double scale);
 
-/* One guarded update from the gradients of `scale` times the loss: clipped to max_norm (infinite:
- * not at all), scaled back, told to te_optim_observe, te_optim_step at rate lr; then the gradients
- * are made absent. te_guard_update returns 1, or 0 where it left the update out, or -1 after a
- * failure of the optimiser. `loss` is the unscaled one. */
+/* One guarded update from the gradients of `scale` times the loss: clipped to max_norm (above 0;
+ * infinite: not at all), scaled back, told to te_optim_observe, te_optim_step at rate lr; then the
+ * gradients are made absent. te_guard_update returns 1, or 0 where it left the update out, or -1
+ * after a failure of the optimiser. `loss` is the unscaled one. */
 int te_guard_update(te_guard *guard, te_optim *optim, double loss, double max_norm, double lr);
 
 /* Schedules: the rate at a step (from 0) of `total`. Each rises linearly over `warmup` steps, the

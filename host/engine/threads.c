@@ -17,6 +17,7 @@ enum { TE_MAX_THREADS = 64, TE_SPINS = 4000, TE_PARTS = 2 };
  * of a helper that the system lets wait, and waits only for parts that have been begun. */
 struct te_pool {
     int helpers; /* threads besides the caller's */
+    int forks;   /* te_forks when they began */
     pthread_t threads[TE_MAX_THREADS];
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -32,6 +33,22 @@ typedef struct {
     struct te_pool *pool;
     int thread;
 } te_helper;
+
+/* The child of a fork() has a copy of the pool, and no helpers. */
+static atomic_int te_forks;
+static pthread_once_t te_forks_once = PTHREAD_ONCE_INIT;
+
+static void te_count_fork(void) {
+    atomic_fetch_add(&te_forks, 1);
+}
+
+static void te_watch_forks(void) {
+    pthread_atfork(NULL, NULL, te_count_fork);
+}
+
+static int te_pool_works(const struct te_pool *pool) {
+    return pool && pool->forks == atomic_load(&te_forks);
+}
 
 /* Does one part of the loop in hand; 0 when there is none left to take. The caller begins with the
  * first, helpers with the last, so that each finds most of what it made in the loop before in its
@@ -81,7 +98,10 @@ static void *te_helper_main(void *argument) {
 }
 
 static void te_pool_free(struct te_pool *pool) {
-    if (!pool) return;
+    if (!te_pool_works(pool)) {
+        free(pool);
+        return;
+    }
     pthread_mutex_lock(&pool->lock);
     atomic_store(&pool->stop, 1);
     pthread_mutex_unlock(&pool->lock);
@@ -96,6 +116,8 @@ static void te_pool_free(struct te_pool *pool) {
 static struct te_pool *te_pool_new(int threads) {
     struct te_pool *pool = calloc(1, sizeof *pool);
     if (!pool) return NULL;
+    pthread_once(&te_forks_once, te_watch_forks);
+    pool->forks = atomic_load(&te_forks);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
     while (pool->helpers < threads - 1) {
@@ -114,7 +136,7 @@ static struct te_pool *te_pool_new(int threads) {
 
 /* Calls `function` for all of `count` items, in parts of at least `grain`. */
 static void te_share(te_ctx *ctx, int64_t count, int64_t grain, te_range_fn function, void *work) {
-    struct te_pool *pool = ctx->pool;
+    struct te_pool *pool = te_pool_works(ctx->pool) ? ctx->pool : NULL;
     int64_t parts = pool ? TE_PARTS * (pool->helpers + 1) : 1;
     if (count / grain < parts) parts = count / grain;
     /* as many for each thread */
@@ -140,6 +162,10 @@ static void te_share(te_ctx *ctx, int64_t count, int64_t grain, te_range_fn func
     }
 }
 #else
+static int te_pool_works(const struct te_pool *pool) {
+    (void)pool;
+    return 0;
+}
 static void te_pool_free(struct te_pool *pool) {
     (void)pool;
 }
@@ -166,7 +192,7 @@ te_status te_set_threads(te_ctx *ctx, int threads) {
                 (int)TE_MAX_THREADS);
         return TE_ERR_VALUE;
     }
-    if (threads == ctx->threads) return TE_OK;
+    if (threads == ctx->threads && (threads == 1 || te_pool_works(ctx->pool))) return TE_OK;
     te_float *pack = te_alloc(ctx, threads * TE_PACK_FLOATS * (int64_t)sizeof(te_float));
     if (!pack) return ctx->status;
     if (threads > 1 && (te_injected_failure(ctx) || !(pool = te_pool_new(threads)))) {

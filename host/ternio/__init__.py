@@ -30,6 +30,7 @@ _NAMES = {
     "Tensor": "tensor",
     "manual_seed": "tensor",
     "no_grad": "tensor",
+    "set_num_threads": "tensor",
     "TernioError": "errors",
 }
 

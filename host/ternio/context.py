@@ -50,18 +50,20 @@ class Context:
 
     Args:
         seed: of the generator that initialises parameters.
+        threads: see threads.
 
     Example:
         >>> with Context(seed=1) as context:
         ...     model = nn.Linear(4, 2)
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, threads: int = 1) -> None:
         pointer = lib.te_ctx_new(_checked(seed))
         if pointer == ffi.NULL:
             raise OutOfMemory("the engine could not allocate a context")
         self._pointer, self.dropped, self.drop = adopt_context(pointer)
         lib.te_set_own_results(self.pointer, 1)
+        self.threads = threads
 
     @property
     def pointer(self) -> object:
@@ -107,6 +109,19 @@ class Context:
     @recording.setter
     def recording(self, on: bool) -> None:
         lib.te_set_recording(self.pointer, int(on))
+
+    @property
+    def threads(self) -> int:
+        """How many threads share the work of large operations, 1 to 64; results do not depend on
+        it. The child of a fork goes on with one until it sets them again.
+        """
+        return lib.te_threads(self.pointer)
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        if not isinstance(count, (int, np.integer)) or not 1 <= count <= 64:
+            raise ModelError(f"threads {count!r}: expected a whole number from 1 to 64")
+        self.check(lib.te_set_threads(self.pointer, int(count)) == lib.TE_OK)
 
     @property
     def simd(self) -> str:
@@ -168,6 +183,13 @@ def current_context() -> Context:
 def manual_seed(seed: int) -> None:
     """Restarts the generator of the current context: same seed, same parameters."""
     current_context().seed(seed)
+
+
+def set_num_threads(count: int) -> None:
+    """How many threads share the work of large operations of the current context, 1 at the start;
+    results do not depend on it.
+    """
+    current_context().threads = count
 
 
 @contextlib.contextmanager

@@ -84,6 +84,11 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return apply(lib.te_swiglu, gate, up)
 
 
+def sum_pool(x: Tensor) -> Tensor:
+    """Sum over time.  [..., time, width] -> [..., width]"""
+    return apply(lib.te_sum_pool, x)
+
+
 def mean_pool(x: Tensor) -> Tensor:
     """Mean over time.  [..., time, width] -> [..., width]"""
     return apply(lib.te_mean_pool, x)

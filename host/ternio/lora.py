@@ -30,6 +30,7 @@ from .tensor import Tensor
 
 FORMAT = "ternio lora 1"
 TARGETS = ("q", "v", "head")
+LARGEST = float(np.finfo(np.float32).max)  # scale
 
 
 class LoRALinear(Module):
@@ -90,8 +91,8 @@ def add(
     """
     if not (isinstance(rank, (int, np.integer)) and 1 <= rank <= 64):
         raise ModelError(f"LoRA rank {rank}; expected 1..64")
-    if not math.isfinite(scale):
-        raise ModelError(f"LoRA scale {scale}; expected a finite number")
+    if not abs(scale) <= LARGEST:
+        raise ModelError(f"LoRA scale {scale}; expected a finite number of float32")
     patterns = (targets,) if isinstance(targets, str) else tuple(targets)
     if has_factors(model):
         raise ModelError("the model has LoRA factors already; remove() them first")
@@ -225,7 +226,7 @@ def load(path: str | Path, model: Module) -> list[str]:
     bases = _linear_layers(model)
     expected = {}
     for name, (rank, scale) in layers.items():
-        if name not in bases or not 1 <= rank <= 64 or not math.isfinite(scale):
+        if name not in bases or not 1 <= rank <= 64 or not abs(scale) <= LARGEST:
             raise ModelError(f"{path.name}: rank {rank} at {name!r}: not a layer of the model")
         outputs, inputs = bases[name].weight.shape
         expected |= {f"{name}.a": (rank, inputs), f"{name}.b": (outputs, rank)}

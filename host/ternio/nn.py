@@ -160,8 +160,20 @@ class Module:
             parameter.zero_grad()
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters by path."""
-        return {name: p.numpy().copy() for name, p in self.named_parameters()}
+        """Copies of all parameters by path.
+
+        Raises:
+            ModelError: two parameters have one path, as of the keys "a.b" and "a" with "b" in it.
+        """
+        state: dict[str, np.ndarray] = {}
+        for name, parameter in self.named_parameters():
+            if name in state:
+                raise ModelError(
+                    f"two parameters are called {name}; give the attributes or keys that lead to "
+                    "them names of their own"
+                )
+            state[name] = parameter.numpy().copy()
+        return state
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes over parameters; names and shapes must agree exactly. A shared parameter may come

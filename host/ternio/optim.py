@@ -246,8 +246,9 @@ class Chuck(Optimizer):
                 raise ModelError(f"chuck: there is no setting {name!r}")
             try:
                 setattr(values, name, value)
-            except TypeError:
-                raise ModelError(f"chuck: {name} = {value!r}: expected a whole number") from None
+            except (TypeError, OverflowError):
+                kind = "whole number" if isinstance(getattr(values, name), int) else "number"
+                raise ModelError(f"chuck: {name} = {value!r}: expected a {kind}") from None
             if name not in given and not math.isfinite(value):
                 raise ModelError(f"chuck: {name} = {value}: expected a finite number")
         super().__init__(lambda c: lib.te_chuck(c, values), params, lr, decays)
@@ -256,7 +257,11 @@ class Chuck(Optimizer):
         """What the levels hold after the last step.
 
         Args:
-            parameter: index into `params` for its own; else those of the loss.
+            parameter: index into `params` for its own, from the end when below 0; else those of
+                the loss.
+
+        Raises:
+            ModelError: there is no such parameter.
         """
         names = {"mean": lib.TE_CHUCK_MEAN, "trend": lib.TE_CHUCK_TREND}
         names["lambda"] = lib.TE_CHUCK_LAMBDA
@@ -266,6 +271,11 @@ class Chuck(Optimizer):
         else:
             names["frozen"] = lib.TE_CHUCK_FROZEN
         i = -1 if parameter is None else parameter
+        if parameter is not None:
+            count = len(self.params)
+            if not -count <= i < count:
+                raise ModelError(f"chuck: trace of parameter {i}; there are {count}, from 0")
+            i %= count
         return {name: lib.te_chuck_read(self.pointer, i, what) for name, what in names.items()}
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -298,6 +308,7 @@ def clip_grad_norm_(optimizer: Optimizer, max_norm: float) -> float:
         the norm before; when it is not finite the gradients are left alone, and the step should
         be skipped.
     """
+    _expect_optimizer("clip_grad_norm_", optimizer)
     if not max_norm > 0:
         raise ModelError(f"clip_grad_norm_: a norm of {max_norm}; expected one above 0")
     return lib.te_clip_grad_norm(optimizer.pointer, max_norm)
@@ -305,4 +316,12 @@ def clip_grad_norm_(optimizer: Optimizer, max_norm: float) -> float:
 
 def scale_grad_(optimizer: Optimizer, factor: float) -> None:
     """Multiplies all gradients; undoes the scale of a loss, exactly where it is a power of two."""
+    _expect_optimizer("scale_grad_", optimizer)
     lib.te_scale_grad(optimizer.pointer, factor)
+
+
+def _expect_optimizer(function: str, value: object) -> None:
+    if not isinstance(value, Optimizer):
+        raise ModelError(
+            f"{function}: expected the optimiser of the parameters, got {type(value).__name__}"
+        )

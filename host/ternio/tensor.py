@@ -13,11 +13,18 @@ import numpy as np
 
 from ._engine import ffi, lib
 from .arrays import Memory, as_numbers, lend
-from .context import Context, current_context, manual_seed, no_grad
+from .context import Context, current_context, manual_seed, no_grad, set_num_threads
 from .errors import ModelError
 from .indexing import index
 
-__all__ = ["Context", "Tensor", "current_context", "manual_seed", "no_grad"]
+__all__ = [
+    "Context",
+    "Tensor",
+    "current_context",
+    "manual_seed",
+    "no_grad",
+    "set_num_threads",
+]
 
 
 class Tensor:
@@ -268,12 +275,13 @@ class Tensor:
 
         A view; a copy where strides cannot express it (a transposed matrix made flat).
         """
-        dims = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else list(shape)
+        dims = _dimensions(shape)
         return apply(lib.te_reshape, self, len(dims), dims)
 
-    def broadcast_to(self, *shape: int) -> Tensor:
+    def broadcast_to(self, *shape: int | Sequence[int]) -> Tensor:
         """Repeated along dimensions of 1 and new ones in front, by NumPy's rules; a view."""
-        return self if shape == self.shape else apply(lib.te_broadcast, self, len(shape), shape)
+        dims = _dimensions(shape)
+        return self if dims == self.shape else apply(lib.te_broadcast, self, len(dims), dims)
 
     def relu(self) -> Tensor:
         """max(x, 0)"""
@@ -338,7 +346,7 @@ class Tensor:
 
     def sum(self) -> Tensor:
         """The sum of all elements, a scalar."""
-        return (self.reshape(1, -1) @ self._constant(np.ones((self.numel(), 1)))).reshape([])
+        return apply(lib.te_sum_pool, self.reshape(-1, 1)).reshape([])
 
 
 def apply(function: object, *args: object) -> Tensor:
@@ -363,6 +371,11 @@ def apply(function: object, *args: object) -> Tensor:
         return Tensor.wrap(function(context.pointer, *values), context)
     except (TypeError, OverflowError) as error:
         raise ModelError(_misfit(function, args, error)) from None
+
+
+def _dimensions(shape: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:
+    """Of f(2, 3) as of f((2, 3))."""
+    return tuple(shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape)
 
 
 def _misfit(function: object, args: tuple[object, ...], error: Exception) -> str:

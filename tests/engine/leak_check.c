@@ -64,7 +64,7 @@ static te_tensor *forward(te_ctx *ctx, te_tensor **all, int *n, te_tensor *ids, 
     fit = te_add(ctx, fit, te_mse(ctx, strided, te_tanh(ctx, strided)));
     te_tensor *repeated = te_broadcast(ctx, bias, 2, (int64_t[]){6, 8});
     fit = te_add(ctx, fit, te_mse(ctx, repeated, flat));
-    picked = te_reshape(ctx, te_mean_pool(ctx, te_log(ctx, te_exp(ctx, turned))), 0, NULL);
+    picked = te_reshape(ctx, te_sum_pool(ctx, te_log(ctx, te_exp(ctx, turned))), 0, NULL);
     *n = count;
     fit = te_add(ctx, fit, picked);
     te_tensor *two = te_slice(ctx, outside, 0, 0, 2);

@@ -265,8 +265,8 @@ def other_cases():
             lambda e, t: e.op("embedding", t[0], e.tensor(IDS)),
             lambda x: x[IDS],
         )
-    for shape in [(2, 5, 9), (1, 1), (3, 1, 17), (1, 4, 1)]:
-        for name, pool in [("mean", np.mean), ("max", np.max)]:
+    for shape in [(2, 5, 9), (1, 1), (3, 1, 17), (1, 4, 1), (149, 2)]:
+        for name, pool in [("sum", np.sum), ("mean", np.mean), ("max", np.max)]:
             yield Case(
                 f"{name}_pool-{shape}",
                 [shape],

@@ -166,6 +166,9 @@ def test_the_other_schedules(engine):
     thirds = [lib.te_lr_step(s, 0, 6, 2.0, 0.05, 0.1, 3) for s in range(8)]
     np.testing.assert_allclose(thirds, [2, 2, 0.2, 0.2, 0.05, 0.05, 0.05, 0.05])
     assert [lib.te_lr_step(s, 1, 5, 1.0, 0.0, 0.5, 1) for s in range(6)] == [1] * 6
+    for total, parts in ((100, 100), (1000, 100), (490, 49)):  # part * parts is not always whole
+        got = [lib.te_lr_step(s, 0, total, 1.0, 0.0, 0.5, parts) for s in range(total)]
+        assert got == [0.5 ** (s * parts // total) for s in range(total)]
 
 
 def test_gradients_of_parts_add_up_to_that_of_the_whole(engine_double):
@@ -217,6 +220,10 @@ def test_the_guard_leaves_out_what_is_not_finite_and_counts(engine):
     assert (guard.skipped, guard.in_a_row, e.lib.te_optim_steps(optimiser)) == (3, 0, 1)
     assert e.values(tensor).tolist() == [-1, -2]
     assert step([1, 2], lr=math.nan) == -1
+    for max_norm in (-1.0, 0.0, math.nan):
+        before = e.values(tensor).tolist()
+        assert step([1, 2], max_norm=max_norm) == -1
+        assert e.values(tensor).tolist() == before
     e.lib.te_optim_free(optimiser)
 
 

@@ -103,3 +103,13 @@ def test_header_and_example_are_cpp_too(tmp_path, compiler, libraries):
     subprocess.run([*command, str(libraries[False]), "-lm", "-o", str(program)], check=True)
     done = subprocess.run([program], capture_output=True, text=True, check=True)
     assert "step 100 loss" in done.stdout
+
+
+@pytest.mark.parametrize("standard", ["c++98", "c++20"])
+def test_the_header_is_of_any_cpp(tmp_path, standard):
+    if not shutil.which("g++"):
+        pytest.skip("no g++")
+    (tmp_path / "user.cpp").write_text('#include "te.h"\n')
+    strict = [f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+    command = ["g++", *strict, f"-I{ENGINE}", "-fsyntax-only", str(tmp_path / "user.cpp")]
+    subprocess.run(command, check=True)

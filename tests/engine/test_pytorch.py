@@ -144,6 +144,7 @@ OPERATIONS = [
     unary("exp", torch.exp),
     unary("softmax", lambda x: x.softmax(-1)),
     unary("log_softmax", lambda x: x.log_softmax(-1)),
+    unary("sum_pool", lambda x: x.sum(-2), (2, 5, 9)),
     unary("mean_pool", lambda x: x.mean(-2), (2, 5, 9)),
     unary("max_pool", lambda x: x.amax(-2), (2, 5, 9)),
     (

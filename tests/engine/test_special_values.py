@@ -247,4 +247,35 @@ def test_mean_of_many_rows(engine_simd):
     """One sum of floats alone would be 1 % beside it."""
     e = engine_simd
     y = e.op("mean_pool", e.tensor(np.full((1 << 20, 1), 0.1, np.float32)))
-    np.testing.assert_allclose(e.values(y), [0.1], rtol=1e-4)
+    np.testing.assert_allclose(e.values(y), [0.1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 15, 17, 255, 257, 4099, 70000])
+@pytest.mark.parametrize("width", [1, 3, 31, 33, 65])
+def test_sums_of_many_rows_keep_their_digits(engine_simd, rows, width):
+    """A bias gradient, what a broadcast row collects and a sum, by whatever path."""
+    e = engine_simd
+    x = np.random.default_rng(rows).random((rows, width)).astype(np.float32)
+    bias = e.tensor(np.zeros(width), grad=True)
+    row = e.tensor(np.zeros((1, width)), grad=True)
+    wide = e.op("broadcast", row, 2, [rows, width])
+    e.backward(e.op("add", e.op("add", e.tensor(x), wide), bias), x)
+    exact = x.sum(axis=0, dtype=np.float64)
+    for sums in (e.grad(bias), e.grad(row)[0], e.values(e.op("sum_pool", e.tensor(x)))):
+        np.testing.assert_allclose(sums, exact, rtol=4e-7)
+
+
+def test_mse_gradient_of_values_far_from_zero(engine_simd):
+    """2 a / n - 2 b / n would keep no digit of 2 (a - b) / n."""
+    e = engine_simd
+    a = (2000 + 1e-3 * np.random.default_rng(3).normal(size=(2, 50))).astype(np.float32)
+    left, right = (e.tensor(t, grad=True) for t in a)
+    e.check(e.lib.te_backward(e.ctx, e.op("mse", left, right)))
+    np.testing.assert_allclose(e.grad(left), 2 * (a[0] - a[1]) / 50, rtol=1e-6)
+    np.testing.assert_allclose(e.grad(right), 2 * (a[1] - a[0]) / 50, rtol=1e-6)
+
+
+def test_convolution_of_nothing_but_padding_is_its_bias(engine):
+    w, b = engine.tensor(np.ones((2, 3, 4))), engine.tensor(np.array([1.0, -2.0]))
+    y = engine.op("conv1d", engine.tensor(np.zeros((5, 0, 4))), w, b, 1, 2, 2)
+    np.testing.assert_array_equal(engine.values(y), np.tile([1.0, -2.0], (5, 2, 1)))

@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 
 from ternio import __version__
 from ternio.boards import board_names
-from ternio.cli import COMMANDS, Program, app
-from ternio.cli.common import json_text, note, say, say_fact, show_table
+from ternio.cli import COMMANDS, Program, app, common
 from ternio.errors import FitError, LinkError
 
 SCRIPT = Path(sys.executable).with_name("ternio")
@@ -105,6 +104,26 @@ def test_errors_are_one_line_and_one(arguments, words, tmp_path, monkeypatch):
 def test_boards_that_stop_are_told_as_json_wherever_it_is_asked(words, tmp_path, monkeypatch):
     monkeypatch.setenv("TERNIO_STATE_DIR", str(tmp_path))
     assert json.loads(run("boards", *words).output) == {"stopped": []}
+
+
+def test_control_characters_are_shown_to_people_not_sent_to_the_terminal(capsys):
+    from rich.table import Table
+
+    word, safe = "\x1b[2Jx\x07\x9b", r"\x1b[2Jx\x07\x9b"
+    common.say(word)
+    common.say_fact("data", word)
+    common.note(word)
+    with pytest.raises(typer.Exit):
+        common.fail(word, 1)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (f"{safe}\ndata    {safe}\n", f"note: {safe}\nerror: {safe}\n")
+    table = Table("name", word, box=None, pad_edge=False)
+    table.add_row("[/b] :smile:", word)
+    common.show_table(table)
+    said = capsys.readouterr().out
+    assert said.count(safe) == 2 and "[/b] :smile:" in said and not set("\x1b\x07\x9b") & set(said)
+    refused = CliRunner().invoke(app, ["train", f"--{word}"])
+    assert "\x1b" not in refused.output and r"\x1b[2J" in refused.output
 
 
 def program_that(raises: Exception) -> typer.Typer:
@@ -206,7 +225,9 @@ def test_a_board_is_a_line_in_80_columns(monkeypatch, tmp_path):
 def test_json_is_what_every_reader_takes():
     """NaN and infinities are no JSON; control characters are for terminals."""
     loss = [(5, 1.5), (10, float("nan"))]
-    text = json_text({"loss": float("inf"), "validation": loss, "name": "\x9b2J\x1bé", "n": 3})
+    text = common.json_text(
+        {"loss": float("inf"), "validation": loss, "name": "\x9b2J\x1bé", "n": 3}
+    )
     assert text.isprintable()
     assert json.loads(text, parse_constant=pytest.fail) == {
         "loss": None,
@@ -214,21 +235,3 @@ def test_json_is_what_every_reader_takes():
         "name": "\x9b2J\x1bé",
         "n": 3,
     }
-
-
-def test_a_terminal_is_given_no_orders(capsys):
-    """Labels and names may come from anywhere: a file, a blob, a board."""
-    from rich.table import Table
-
-    text = "a\x1b[2Jb\x9b\x07"
-    say(text)
-    say_fact("name", text)
-    note(text)
-    table = Table(text, "[red]count", box=None)
-    table.add_row(text, "[blue]7")
-    show_table(table)
-    said = capsys.readouterr()
-    shown = "a\\x1b[2Jb\\x9b\\x07"
-    assert said.out.count(shown) == 4 and said.err == f"note: {shown}\n"
-    assert "[red]count" in said.out and "[blue]7" in said.out
-    assert not set("\x1b\x9b\x07") & set(said.out)

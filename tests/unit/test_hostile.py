@@ -199,6 +199,11 @@ def test_norms_to_clip_to_are_above_zero():
     for norm in (-1.0, 0.0, float("nan")):
         with pytest.raises(ModelError, match="clip_grad_norm_"):
             optim.clip_grad_norm_(optimiser, norm)
+        with pytest.raises(ModelError, match="guard_update: clipped to a norm of"):
+            optim.StepGuard().update(optimiser, 1.0, clip=norm)
+    for function in (optim.clip_grad_norm_, optim.scale_grad_):
+        with pytest.raises(ModelError, match="expected the optimiser of the parameters"):
+            function(optimiser.params, 1.0)
 
 
 def test_iteration_is_that_of_rows():

@@ -32,6 +32,12 @@ def fill(model, seed: int = 1) -> None:
     )
 
 
+def test_scales_are_floats_of_the_engine():
+    for scale in (1e39, float("inf"), float("nan")):
+        with pytest.raises(ModelError, match="finite number of float32"):
+            lora.add(nn.Sequential(nn.Linear(2, 2)), "*", scale=scale)
+
+
 def test_every_linear_layer_can_have_factors():
     model = build()
     paths = lora.add(model, ["*"], rank=3)

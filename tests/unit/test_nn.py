@@ -352,6 +352,26 @@ def test_matrix_products_sums_and_transposes_are_those_of_numpy():
     np.testing.assert_allclose(w.grad, np.repeat(a.sum((0, 1))[:, None], 5, 1), rtol=1e-6)
 
 
+def test_sums_of_nothing_and_shapes_as_tuples():
+    x = Tensor(np.zeros((0, 3)), requires_grad=True)
+    total = x.sum()
+    total.backward()
+    assert total.item() == 0 and x.grad.shape == (0, 3)
+    row = Tensor(np.arange(3.0))
+    for wide in (row.broadcast_to(2, 3), row.broadcast_to((2, 3)), row.broadcast_to([2, 3])):
+        np.testing.assert_array_equal(wide, np.tile(np.arange(3.0), (2, 1)))
+    np.testing.assert_array_equal(F.sum_pool(row.broadcast_to(4, 2, 3)), [[0, 2, 4]] * 4)
+
+
+def test_parameters_of_one_path_are_refused():
+    class Twins(nn.Module):
+        def __init__(self):
+            self.parts = {"a.b": nn.Parameter(2), "a": {"b": nn.Parameter(3)}}
+
+    with pytest.raises(ModelError, match=r"two parameters are called parts\.a\.b"):
+        Twins().state_dict()
+
+
 def test_products_with_vectors_are_those_of_numpy():
     a, v = np.arange(24.0, dtype=np.float32).reshape(2, 3, 4), np.array([1, -2, 3, 0.5], np.float32)
     x, w = Tensor(a, requires_grad=True), Tensor(v, requires_grad=True)

@@ -192,7 +192,10 @@ def test_levels_that_cannot_be_change_nothing():
     optimizer = optim.Chuck([nn.Parameter(3)], lr=0.1)
     before = optimizer.state_dict()
     garbled = np.full(len(before["levels"]), 2**64 - 1, dtype=np.uint64)
-    for levels in (garbled, garbled.astype(float), [-1], "levels"):
+    infinite = [before["levels"].copy() for _ in before["levels"]]
+    for i, levels in enumerate(infinite):
+        levels[i] = np.array(np.nan).view(np.uint64)  # far beyond any count, too
+    for levels in (garbled, garbled.astype(float), [-1], "levels", *infinite):
         with pytest.raises(ModelError):
             optimizer.load_state_dict(before | {"steps": np.array(7), "levels": levels})
     assert optimizer.state_dict()["steps"] == 0
@@ -219,6 +222,14 @@ def test_chuck_tells_what_it_sees():
     pushed = optim.Chuck([nn.Parameter(3)], lr=1e-4, loss_decay=0.0)
     loss_seen(pushed, [0.9**i for i in range(40)])
     assert 1 < pushed.trace()["lambda"] <= 2
+    assert optimizer.trace(-1) == optimizer.trace(1) != optimizer.trace(0)
+    for there_is_none in (2, -3):
+        with pytest.raises(ModelError, match=f"trace of parameter {there_is_none}; there are 2"):
+            optimizer.trace(there_is_none)
+    with pytest.raises(ModelError, match="chuck: damp = 'a': expected a number"):
+        optim.Chuck([far], damp="a")
+    with pytest.raises(ModelError, match=r"chuck: window = 4\.5: expected a whole number"):
+        optim.Chuck([far], window=4.5)
     with pytest.raises(ModelError, match="chuck: there is no setting 'windows'"):
         optim.Chuck([far], windows=3)
     with pytest.raises(ModelError, match="window 2 must be 4 to 64"):

@@ -1,8 +1,10 @@
-"""Tensors let go of by another thread than the one that is inside the engine."""
+"""Threads: those that share a context's work, and tensors let go of by another one than the one
+that is inside the engine."""
 
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -10,7 +12,8 @@ import threading
 import numpy as np
 import pytest
 
-from ternio import Context, Tensor, arrays, dropped
+from ternio import Context, Tensor, arrays, dropped, set_num_threads
+from ternio.errors import ModelError
 
 
 class Box:
@@ -101,3 +104,54 @@ print("whole")
 def test_training_while_another_thread_collects():
     done = subprocess.run([sys.executable, "-c", _TWO_THREADS], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")
+
+
+STEP = """
+import numpy as np, os, sys
+from ternio import Context, Tensor, functional as F, nn
+
+def gradient(context):
+    context.seed(3)
+    model, x = nn.Linear(300, 200), Tensor(np.linspace(-1, 1, 90000).reshape(300, 300))
+    F.gelu(model(x)).mean().backward()
+    return model.weight.grad.tobytes()
+"""
+
+
+def test_any_number_of_threads_learns_the_same():
+    scope: dict = {}
+    exec(STEP, scope)
+    gradients = []
+    for count in (1, 2, 3):
+        with Context(threads=count) as context:
+            assert context.threads == count
+            gradients.append(scope["gradient"](context))
+    assert gradients[0] == gradients[1] == gradients[2]
+
+
+def test_set_num_threads_is_for_the_current_context():
+    with Context() as context, Context() as inner:
+        set_num_threads(2)
+        assert (context.threads, inner.threads) == (1, 2)
+        for count in (0, 65, 1.5, "2", None):
+            with pytest.raises(ModelError, match="expected a whole number from 1 to 64"):
+                set_num_threads(count)
+        assert inner.threads == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_goes_on_alone_and_may_have_threads_again():
+    program = """
+with Context(threads=3) as context:
+    expected = gradient(context)
+    child = os.fork()
+    if not child:
+        same = gradient(context) == expected
+        context.threads = 3
+        same = same and gradient(context) == expected
+        context.threads = 1
+        sys.exit(0 if same else 7)  # an exit that frees the context
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert gradient(context) == expected
+"""
+    subprocess.run([sys.executable, "-c", STEP + program], check=True, timeout=60)

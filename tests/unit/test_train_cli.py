@@ -14,6 +14,7 @@ from ternio.checkpoint import load_checkpoint, save_checkpoint
 from ternio.cli import app
 from ternio.data import load_corpus
 from ternio.runtime import Model
+from ternio.tensor import current_context
 from ternio.train import progress
 
 QUICK = ["--steps", "40", "--width", "16", "--heads", "2", "--layers", "1", "--ffn", "16"]
@@ -73,6 +74,19 @@ def test_json_and_a_split_of_its_own(tmp_path):
     assert facts["ternary_weights"] == 0
     assert facts["notes"] == ["4 of 20 examples set aside for the test (seed 2)"]
     assert np.sum(facts["confusion"]) == 4
+
+
+def test_threads_change_nothing_but_the_time(tmp_path):
+    path = long_csv(tmp_path / "data.csv", [8] * 20, ["a", "b"] * 10)
+    found = []
+    for threads in (1, 2):
+        run(path, "-o", tmp_path / "m.ckpt", "--threads", threads, *QUICK)
+        assert current_context().threads == threads
+        found.append(load_checkpoint(tmp_path / "m.ckpt").model.state_dict())
+    current_context().threads = 1
+    for name, value in found[0].items():
+        np.testing.assert_array_equal(found[1][name], value)
+    assert run(path, "--threads", 0).exit_code == 2
 
 
 def test_short_windows_need_no_options(tmp_path):

@@ -27,9 +27,9 @@ _PREAMBLE = """
 """
 # What C programs and tests call, and Python does not: each wrapper takes about 500 bytes.
 _ONLY_C = (
-    "backward_from bytes_held bytes_used cross_entropy ctx_trim fail_allocation from_data "
+    "backward_from blas bytes_held bytes_used cross_entropy ctx_trim fail_allocation from_data "
     "grad_create optim_count optim_param quantize_int8 random_normal random_u64 random_uniform "
-    "refcount set_training training"
+    "refcount set_simd set_training training"
 ).split()
 # Python memory lent to a tensor is handed back through this function (ternio/tensor.py).
 _CALLBACK = 'extern "Python" void te_py_release(void *owner);'
@@ -67,7 +67,7 @@ def ffi_builder(root: Path) -> cffi.FFI:
         declarations, found = re.subn(rf"^[^;#{{}}]*?\bte_{name}\([^;]*;", "", declarations, flags=re.M)
         assert found == 1, f"te.h declares te_{name} {found} times"
     blas = _blas(os.environ.get("TERNIO_BLAS", ""))
-    strip = ["-s", "-Wl,-z,noseparate-code", "-Wl,--gc-sections"] if sys.platform == "linux" else []
+    strip = ["-s", "-Wl,-z,noseparate-code", "-Wl,--gc-sections", "-Wl,-z,norelro"] if sys.platform == "linux" else []
     ffi = cffi.FFI()
     ffi.cdef("typedef float te_float;\n" + declarations + _CALLBACK)
     ffi.set_source(

@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from ternio import __version__
 from ternio.errors import TernioError
 
-from .common import fail, reflowed
+from .common import fail, reflowed, shown
 
 COMMANDS = (
     "train",
@@ -83,7 +83,7 @@ class Program(Group):
         except ClickException as error:
             text = error.format_message()
             if text:  # none after the help that a bare command shows
-                typer.echo(f"error: {text} (--help shows what there is)", err=True)
+                typer.echo(f"error: {shown(text)} (--help shows what there is)", err=True)
             sys.exit(error.exit_code)
         except typer.Abort:
             sys.exit(130)

@@ -66,13 +66,13 @@ def example(command: str) -> str:
 
 
 def say(text: str = "") -> None:
-    """A line for the person, on stdout; what a terminal would obey is made visible."""
-    typer.echo(printable(text))
+    """A line for the person, on stdout."""
+    typer.echo(shown(text))
 
 
 def say_fact(name: str, text: str) -> None:
     """A line of a report, its text in a column of its own where the terminal is narrow."""
-    text = printable(text)
+    text = shown(text)
     lines = [text]
     if sys.stdout.isatty():
         room = max(shutil.get_terminal_size().columns - FACT_COLUMNS, 20)
@@ -94,20 +94,20 @@ def visible(character: str) -> str:
     return f"\\x{code:02x}"
 
 
-def printable(text: str) -> str:
-    """A text that is safe to print: names and labels may come from anywhere."""
+def shown(text: str) -> str:
+    """Text of whatever origin, safe to print: a label or a board's words could move the cursor."""
     return "".join(map(visible, text))
 
 
 def fail(text: str, status: int) -> NoReturn:
     """Prints `error: text` on stderr and ends with `status`."""
-    typer.echo(f"error: {printable(text)}", err=True)
+    typer.echo(f"error: {shown(text)}", err=True)
     raise typer.Exit(status)
 
 
 def note(text: str) -> None:
     """A line beside the result, on stderr."""
-    typer.echo(f"note: {printable(text)}", err=True)
+    typer.echo(f"note: {shown(text)}", err=True)
 
 
 def emit(data: dict[str, Any]) -> None:
@@ -137,20 +137,20 @@ def _finite(value: Any) -> Any:
 
 def show_table(table: Any) -> None:
     """A rich table: as wide as it likes where stdout is no terminal; cells are never cut, and those
-    of the first column, names, stay on a line.
+    of the first column, names, stay on a line. What a cell holds is no markup.
     """
     from rich.console import Console
     from rich.text import Text
 
-    def plain(cell: Any) -> Any:  # a label is no markup, and no order to the terminal
-        return Text(printable(cell)) if isinstance(cell, str) else cell
+    class Plain(Console):
+        def render_str(self, text: str, **how: Any) -> Text:
+            return super().render_str(shown(text), **how)
 
     for column in table.columns:
         column.overflow = "fold"
-        column.header = plain(column.header)
-        column._cells = [plain(cell) for cell in column._cells]
     table.columns[0].no_wrap = True
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    width = None if sys.stdout.isatty() else 200
+    Plain(width=width, markup=False, emoji=False).print(table)
 
 
 def command(start: str, *words: object) -> str:
@@ -160,8 +160,8 @@ def command(start: str, *words: object) -> str:
     >>> command("ternio pack", Path("-my model.ckpt"))
     "ternio pack './-my model.ckpt'"
     """
-    shown = (f"./{w}" if isinstance(w, Path) and str(w).startswith("-") else str(w) for w in words)
-    return f"{start} {shlex.join(shown)}"
+    texts = (f"./{w}" if isinstance(w, Path) and str(w).startswith("-") else str(w) for w in words)
+    return f"{start} {shlex.join(texts)}"
 
 
 def write_file(path: Path, data: bytes) -> None:

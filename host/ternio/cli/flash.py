@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import JsonOption, PortOption, emit, example, note, progress, say
+from .common import JsonOption, PortOption, emit, example, note, progress, say, shown
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +42,11 @@ def flash(
     from ternio.link.flash import flash as flash_board
 
     target = load_board(board or _board_at(port))
-    tell = (lambda text: None) if as_json else (lambda text: typer.echo(f"{text} ...", err=True))
+    tell = (
+        (lambda text: None)
+        if as_json
+        else (lambda text: typer.echo(f"{shown(text)} ...", err=True))
+    )
     with progress("sending") as bar:
         done = flash_board(
             target, model, port=port, full=full, hardware=hardware, progress=bar, tell=tell

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import SEED, BoardOption, JsonOption, PortOption, emit, example, printable, say
+from .common import SEED, BoardOption, JsonOption, PortOption, emit, example, say, shown
 
 if TYPE_CHECKING:
     from ternio.link.client import BoardClient
@@ -56,7 +56,8 @@ def generate(
     """Writes text with a language model. The same model, prompt, settings and seed give the same
     text on every board and on this computer.
 
-    Control characters of it are shown as \\x1b, in a pipe as well; --json has them as they are.
+    Control characters other than line breaks and tabs are written out, escape as \\x1b, on a
+    terminal as in a file; --json has the text as it is.
     """
     from ternio.errors import DataError, RuntimeFault
 
@@ -155,7 +156,7 @@ class _Console:
     def __call__(self, piece: bytes, final: bool = False) -> None:
         text = self.decoder.decode(piece, final)
         if text and not self.quiet:
-            typer.echo(printable(text), nl=False)
+            typer.echo(shown(text), nl=False)
 
     def end(self) -> None:
         """The line's end."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import BoardOption, PortOption, connect, example, json_text, printable
+from .common import BoardOption, PortOption, connect, example, json_text, shown
 from .data_options import examples_for, refuse_options, takes_data
 
 HISTORY = 12
@@ -96,7 +96,7 @@ def _print_lines(events: Iterator[dict[str, Any] | None], count: int, as_json: b
     for event in events:
         if event is None:
             continue
-        text = json_text(event) if as_json else printable(describe(event))
+        text = json_text(event) if as_json else shown(describe(event))
         print(text, flush=True)
         seen += 1
         if count and seen >= count:
@@ -144,7 +144,7 @@ class _State:
     def take(self, event: dict[str, Any]) -> None:
         """Notes one event."""
         self.seen += 1
-        self.events.appendleft(printable(describe(event)))
+        self.events.appendleft(shown(describe(event)))
         if event["event"] == "infer":
             self.last = event
             name = str(event.get("class"))
@@ -167,14 +167,14 @@ class _State:
             p = f"p {self.last.get('p', 0):.4f}  {self.last.get('us')} us" if winner else ""
             style = "bold green" if winner else ""
             table.add_row(
-                Text(printable(name), style), Text("█" * cells, style), f"{count}", Text(p, style)
+                Text(shown(name), style), Text("█" * cells, style), f"{count}", Text(p, style)
             )
         parts: list[Any] = [table]
         if self.losses:
             parts.append(Text(f"loss {self.losses[-1]:.4f}  {sparkline(self.losses)}"))
         parts.append(Text("\n".join(self.events) or "waiting for events", "dim"))
         title = f"{self.info.board} on {self.port}: {self.info.model or 'no model'}"
-        return Panel(Group(*parts), title=Text(printable(title)), subtitle="Ctrl-C ends")
+        return Panel(Group(*parts), title=Text(shown(title)), subtitle="Ctrl-C ends")
 
 
 def sparkline(values) -> str:

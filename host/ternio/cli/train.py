@@ -155,9 +155,20 @@ def train(
             "--seed", help="Same seed, same model; default 0.", rich_help_panel=_TRAINING, **SEED
         ),
     ] = None,
+    threads: Annotated[
+        int,
+        typer.Option(
+            "--threads",
+            min=1,
+            max=64,
+            help="That share the work; the result is the same.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Trains a classifier of sensor windows, or a language model, and writes a checkpoint."""
+    from ternio import set_num_threads
     from ternio.cli.train_tasks import Job, classify, language
 
     if source is not None and text is not None:
@@ -198,6 +209,7 @@ def train(
         if value is not None:
             other = _TASKS[task == "classify"]
             raise DataError(f"--{name} is for --task {other}; the task is {task}")
+    set_num_threads(threads)
     job = Job(
         source,
         test,
