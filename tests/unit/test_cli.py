@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from ternio import __version__
 from ternio.boards import board_names
 from ternio.cli import COMMANDS, Program, app, common
-from ternio.cli.common import json_text, note, say, say_fact, show_table
 from ternio.errors import FitError, LinkError
 
 SCRIPT = Path(sys.executable).with_name("ternio")
@@ -226,7 +225,9 @@ def test_a_board_is_a_line_in_80_columns(monkeypatch, tmp_path):
 def test_json_is_what_every_reader_takes():
     """NaN and infinities are no JSON; control characters are for terminals."""
     loss = [(5, 1.5), (10, float("nan"))]
-    text = json_text({"loss": float("inf"), "validation": loss, "name": "\x9b2J\x1bé", "n": 3})
+    text = common.json_text(
+        {"loss": float("inf"), "validation": loss, "name": "\x9b2J\x1bé", "n": 3}
+    )
     assert text.isprintable()
     assert json.loads(text, parse_constant=pytest.fail) == {
         "loss": None,
@@ -234,21 +235,3 @@ def test_json_is_what_every_reader_takes():
         "name": "\x9b2J\x1bé",
         "n": 3,
     }
-
-
-def test_a_terminal_is_given_no_orders(capsys):
-    """Labels and names may come from anywhere: a file, a blob, a board."""
-    from rich.table import Table
-
-    text = "a\x1b[2Jb\x9b\x07"
-    say(text)
-    say_fact("name", text)
-    note(text)
-    table = Table(text, "[red]count", box=None)
-    table.add_row(text, "[blue]7")
-    show_table(table)
-    said = capsys.readouterr()
-    shown = "a\\x1b[2Jb\\x9b\\x07"
-    assert said.out.count(shown) == 4 and said.err == f"note: {shown}\n"
-    assert "[red]count" in said.out and "[blue]7" in said.out
-    assert not set("\x1b\x9b\x07") & set(said.out)

@@ -160,8 +160,8 @@ def command(start: str, *words: object) -> str:
     >>> command("ternio pack", Path("-my model.ckpt"))
     "ternio pack './-my model.ckpt'"
     """
-    given = (f"./{w}" if isinstance(w, Path) and str(w).startswith("-") else str(w) for w in words)
-    return f"{start} {shlex.join(given)}"
+    texts = (f"./{w}" if isinstance(w, Path) and str(w).startswith("-") else str(w) for w in words)
+    return f"{start} {shlex.join(texts)}"
 
 
 def write_file(path: Path, data: bytes) -> None:
